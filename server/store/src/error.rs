@@ -56,7 +56,11 @@ impl Error {
     /// Makes an error of `kind`; `message` names what failed, on what, and
     /// what to do about it.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Adds the cause.
