@@ -1,0 +1,64 @@
+//! What the engine is told at its start.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// Configuration of an [`Engine`](crate::Engine); [`EngineConfig::new`] gives
+/// the defaults.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// What survives a reboot: container directories with their logs.
+    pub root: PathBuf,
+    /// What does not: shim bundles, sockets, runtime state.
+    pub state: PathBuf,
+    /// The shim's binary.
+    pub shim: PathBuf,
+    /// Runtimes by name, with the path of their binary (looked up in $PATH when
+    /// not absolute). "builtin" needs no entry.
+    pub runtimes: BTreeMap<String, PathBuf>,
+    /// Runtime of containers that name none: "builtin" or a key of `runtimes`.
+    pub default_runtime: String,
+    /// Snapshotter of new containers.
+    pub snapshotter: String,
+    /// Parent of containers' cgroups, below each hierarchy's root.
+    pub cgroup_parent: String,
+    /// Let systemd make the cgroups.
+    pub systemd_cgroup: bool,
+    /// Bytes after which a log file is rotated, unless a container says other.
+    pub log_max_size: u64,
+    /// Log files kept, unless a container says other.
+    pub log_max_file: u32,
+    /// Seconds between the stop signal and KILL, unless a container says other.
+    pub stop_timeout: i32,
+    /// Longest wait for one answer of a shim.
+    pub shim_deadline: Duration,
+    /// Longest wait for a shim and its runtime to make and start a process.
+    pub start_deadline: Duration,
+}
+
+impl EngineConfig {
+    /// The defaults below `root` and `state`, with the shim at `shim`.
+    pub fn new(
+        root: impl Into<PathBuf>,
+        state: impl Into<PathBuf>,
+        shim: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            root: root.into(),
+            state: state.into(),
+            shim: shim.into(),
+            runtimes: ["runc", "crun", "youki"]
+                .into_iter()
+                .map(|name| (name.to_owned(), PathBuf::from(name)))
+                .collect(),
+            default_runtime: "builtin".to_owned(),
+            snapshotter: "overlayfs".to_owned(),
+            cgroup_parent: "davit".to_owned(),
+            systemd_cgroup: false,
+            log_max_size: 20 << 20,
+            log_max_file: 5,
+            stop_timeout: 10,
+            shim_deadline: Duration::from_secs(10),
+            start_deadline: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The requests and answers of the engine: davit.v1's messages as plain Rust
+//! types, so that a door only converts.
+
+mod container;
+mod files;
+mod stats;
+mod task;
+
+pub use container::*;
+pub use files::*;
+pub use stats::*;
+pub use task::*;
