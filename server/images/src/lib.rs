@@ -8,13 +8,18 @@ pub mod content;
 pub mod diff;
 pub mod digest;
 pub mod gc;
+pub mod image;
+pub mod images;
 pub mod lease;
+pub mod reference;
 pub mod snapshots;
 pub mod unpack;
 
 pub use content::Content;
 pub use davit_store::{Error, Kind, Result};
 pub use digest::Digest;
+pub use images::{Images, ImagesConfig, Progress};
 pub use lease::{Leases, Operation, Resource};
+pub use reference::Reference;
 pub use snapshots::Snapshots;
 pub use unpack::Unpacker;
