@@ -12,6 +12,8 @@
 //! # }
 //! ```
 
+pub mod docker;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -79,10 +81,15 @@ impl Client {
     /// Connects to the daemon's socket; calls go to the namespace "default".
     pub async fn connect(address: impl AsRef<Path>) -> Result<Self, ConnectError> {
         let address = address.as_ref();
-        let unreachable = |source| ConnectError::Unreachable { address: address.into(), source };
+        let unreachable = |source| ConnectError::Unreachable {
+            address: address.into(),
+            source,
+        };
         // A plain connect first: its error names the system's reason, which
         // the transport would wrap twice.
-        UnixStream::connect(address).await.map_err(|error| unreachable(error.into()))?;
+        UnixStream::connect(address)
+            .await
+            .map_err(|error| unreachable(error.into()))?;
         let channel = endpoint()
             .connect_with_connector(connector(address))
             .await
@@ -98,8 +105,13 @@ impl Client {
 
     /// The same connection, in another namespace.
     pub fn with_namespace(&self, namespace: &str) -> Result<Self, ConnectError> {
-        let value = namespace.parse().map_err(|_| ConnectError::Namespace(namespace.into()))?;
-        Ok(Self { channel: self.channel.clone(), namespace: Namespace(value) })
+        let value = namespace
+            .parse()
+            .map_err(|_| ConnectError::Namespace(namespace.into()))?;
+        Ok(Self {
+            channel: self.channel.clone(),
+            namespace: Namespace(value),
+        })
     }
 
     /// The service `Images`.
@@ -134,7 +146,10 @@ impl Client {
     }
 
     fn over(channel: Channel) -> Self {
-        Self { channel, namespace: Namespace(MetadataValue::from_static(DEFAULT_NAMESPACE)) }
+        Self {
+            channel,
+            namespace: Namespace(MetadataValue::from_static(DEFAULT_NAMESPACE)),
+        }
     }
 }
 

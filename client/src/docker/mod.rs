@@ -1,0 +1,21 @@
+//! davit.v1's objects in the shape of the Docker Engine API's JSON, which is
+//! what `inspect` shows: written once, for the gateway and the command line.
+//!
+//! Field names, types and the choice between null, "" and absent are those of
+//! API 1.51.
+
+mod container;
+mod image;
+
+pub use container::{container, state};
+pub use image::image;
+
+/// RFC 3339 with nanoseconds; docker's zero time when there is none.
+pub fn time(time: Option<&prost_types::Timestamp>) -> String {
+    time.filter(|time| time.seconds != 0 || time.nanos != 0)
+        .and_then(|time| jiff::Timestamp::new(time.seconds, time.nanos).ok())
+        .map_or_else(|| ZERO_TIME.to_owned(), |time| format!("{time:.9}"))
+}
+
+/// How Go prints a time that was never set.
+pub const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
