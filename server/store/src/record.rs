@@ -1,5 +1,32 @@
-//! How records stay small: fields at their default are left out when they are
-//! written and come back as the default when they are read.
+//! How records are written, and how they stay small: fields at their default
+//! are left out and come back as the default when they are read.
+
+use crate::{Error, Kind, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Bytes that one encoded record may have.
+pub const MAX_RECORD: usize = 1 << 20;
+
+/// Writes `record` as MessagePack with field names;
+/// [`Kind::ResourceExhausted`] when it is larger than [`MAX_RECORD`].
+pub(crate) fn encode(what: &str, record: &impl Serialize) -> Result<Vec<u8>> {
+    let bytes = rmp_serde::to_vec_named(record)
+        .map_err(|e| Error::internal(format!("{what}: the record can't be encoded")).with_source(e))?;
+    if bytes.len() > MAX_RECORD {
+        let size = bytes.len();
+        return Err(Error::new(
+            Kind::ResourceExhausted,
+            format!("{what}: the record has {size} bytes, more than the {MAX_RECORD} that the store takes; use fewer or shorter labels, annotations and options"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads what [`encode`] wrote; [`Kind::DataLoss`] when it is something else.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    rmp_serde::from_slice(bytes)
+        .map_err(|e| Error::new(Kind::DataLoss, "a stored record can't be decoded").with_source(e))
+}
 
 /// Whether `value` is what its type starts as.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
