@@ -11,7 +11,9 @@ pub mod gc;
 pub mod image;
 pub mod images;
 pub mod lease;
+mod media;
 pub mod reference;
+pub mod registry;
 pub mod snapshots;
 pub mod unpack;
 
