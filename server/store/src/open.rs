@@ -5,7 +5,7 @@ use crate::{
     Error, Kind, Result, Store,
     backend::Backend,
     dir_lock::DirLock,
-    event_log::{Log, Tail},
+    event_log::Tail,
     migrate::Schema,
     state::{State, StateFile, boot_id, sync_dir},
     store::{Shared, Writer},
@@ -13,7 +13,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use std::{
-    fmt, fs,
+    fs,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +26,7 @@ use std::{
 const EVENTS_A_SECOND: u64 = 1 << 20;
 
 /// How a store behaves. `Options::default()` is what davitd uses.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Bytes of sled's page cache.
     pub cache_bytes: u64,
@@ -40,10 +40,6 @@ pub struct Options {
     pub write_interval: Duration,
     /// After how long a commit that nobody waits for survives a power cut.
     pub sync_interval: Duration,
-    /// Called after each `fdatasync` with the number of commits that are
-    /// durable now, before anybody is told; for power-cut tests.
-    pub(crate) after_sync: Option<Arc<dyn Fn(u64) + Send + std::marker::Sync>>,
-    pub(crate) schema: Schema,
 }
 
 impl Default for Options {
@@ -55,23 +51,20 @@ impl Default for Options {
             event_max_bytes: 8 << 20,
             write_interval: Duration::from_millis(100),
             sync_interval: Duration::from_secs(2),
-            after_sync: None,
-            schema: Schema::default(),
         }
     }
 }
 
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("cache_bytes", &self.cache_bytes)
-            .field("event_max_age", &self.event_max_age)
-            .field("event_max_count", &self.event_max_count)
-            .field("event_max_bytes", &self.event_max_bytes)
-            .field("write_interval", &self.write_interval)
-            .field("sync_interval", &self.sync_interval)
-            .finish_non_exhaustive()
-    }
+/// Takes the number of commits that became durable.
+pub(crate) type AfterSync = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// What only this crate's tests set.
+#[derive(Clone, Default)]
+pub(crate) struct Seams {
+    /// Called after each `fdatasync` with the number of commits that are
+    /// durable now, before anybody is told.
+    pub(crate) after_sync: Option<AfterSync>,
+    pub(crate) schema: Schema,
 }
 
 /// An opened store and what was found.
@@ -122,7 +115,7 @@ pub struct Previous {
     pub clean: bool,
 }
 
-pub(crate) fn open(dir: &Path, options: Options) -> Result<Opened> {
+pub(crate) fn open(dir: &Path, options: Options, seams: Seams) -> Result<Opened> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder
@@ -132,10 +125,10 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<Opened> {
     let before = StateFile::read(dir);
     let sled_dir = dir.join("sled");
     let existed = sled_dir.exists();
-    let (backend, condition) = match open_checked(&sled_dir, &options) {
+    let (backend, condition) = match open_checked(&sled_dir, &options, seams.schema) {
         Ok(backend) if existed => (backend, Condition::Existing),
         Ok(backend) => (backend, Condition::Fresh),
-        Err(e) if e.kind() == Kind::DataLoss && existed => rebuild(dir, &options, &e)?,
+        Err(e) if e.kind() == Kind::DataLoss && existed => rebuild(dir, &options, seams.schema, &e)?,
         Err(e) => return Err(e.context(format!("the store {dir:?} can't be opened"))),
     };
     sync_files(dir, &sled_dir)?;
@@ -149,7 +142,14 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<Opened> {
     let state = StateFile::create(dir, state)?;
     let last_event = tail.last;
     let writer = Writer { state, tail };
-    let shared = Shared::new(dir.to_owned(), options, backend, writer, Log::default(), dir_lock);
+    let shared = Shared::new(
+        dir.to_owned(),
+        options,
+        seams.after_sync,
+        backend,
+        writer,
+        dir_lock,
+    );
     shared.sync.begin(last_event);
     Ok(Opened {
         store: Store::start(shared)?,
@@ -163,9 +163,9 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<Opened> {
 }
 
 /// Opens sled, migrates, and reads everything once.
-fn open_checked(sled_dir: &Path, options: &Options) -> Result<Backend> {
+fn open_checked(sled_dir: &Path, options: &Options, schema: Schema) -> Result<Backend> {
     let backend = Backend::open(sled_dir, options.cache_bytes)?;
-    options.schema.apply(&backend)?;
+    schema.apply(&backend)?;
     let found = verify::verify(&backend)?;
     match found.problems.first() {
         None => Ok(backend),
@@ -180,7 +180,12 @@ fn open_checked(sled_dir: &Path, options: &Options) -> Result<Backend> {
 }
 
 /// Moves the damaged store away and makes a new one.
-fn rebuild(dir: &Path, options: &Options, error: &Error) -> Result<(Backend, Condition)> {
+fn rebuild(
+    dir: &Path,
+    options: &Options,
+    schema: Schema,
+    error: &Error,
+) -> Result<(Backend, Condition)> {
     let reason = error.chain();
     let moved_to = free_name(dir);
     let sled_dir = dir.join("sled");
@@ -193,7 +198,7 @@ fn rebuild(dir: &Path, options: &Options, error: &Error) -> Result<(Backend, Con
         reason,
         "THE STORE IS DAMAGED and was moved aside; everything is rebuilt from what is on disk. Keep the moved directory for a bug report, or delete it",
     );
-    let backend = open_checked(&sled_dir, options)
+    let backend = open_checked(&sled_dir, options, schema)
         .map_err(|e| e.context(format!("making a new store in {dir:?}")))?;
     Ok((backend, Condition::Rebuilt { moved_to, reason }))
 }

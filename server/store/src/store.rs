@@ -6,7 +6,7 @@ use crate::{
     dir_lock::DirLock,
     event_log::{EventLog, Log},
     key::{KeyOf, PrefixOf},
-    open::{Opened, Options},
+    open::{AfterSync, Opened, Options, Seams},
     state::StateFile,
     stats::{Counters, Stats},
     sync::{Sync, SyncThread},
@@ -34,6 +34,7 @@ pub struct Store {
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) options: Options,
+    pub(crate) after_sync: Option<AfterSync>,
     /// `None` once the store is closed. Readers hold it for one look, commits
     /// alone, so that a scan never sees half a transaction.
     pub(crate) backend: RwLock<Option<Arc<Backend>>>,
@@ -87,7 +88,7 @@ impl Store {
     /// newer davit wrote it. This blocks for as long as reading all of the
     /// store takes.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Opened> {
-        crate::open::open(dir.as_ref(), options)
+        crate::open::open(dir.as_ref(), options, Seams::default())
     }
 
     pub(crate) fn start(shared: Shared) -> Result<Self> {
@@ -202,20 +203,21 @@ impl Shared {
     pub(crate) fn new(
         dir: PathBuf,
         options: Options,
+        after_sync: Option<AfterSync>,
         backend: Backend,
         writer: Writer,
-        log: Log,
         dir_lock: DirLock,
     ) -> Self {
         Self {
             dir,
             options,
+            after_sync,
             backend: RwLock::new(Some(Arc::new(backend))),
             writer: Mutex::new(writer),
             inside: Mutex::new(None),
             failed: OnceLock::new(),
             sync: Sync::default(),
-            log,
+            log: Log::default(),
             counters: Counters::default(),
             dir_lock: Mutex::new(Some(dir_lock)),
         }

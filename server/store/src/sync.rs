@@ -293,7 +293,7 @@ impl Shared {
         if sync && self.sync.done.borrow().durable < target {
             backend.sync()?;
             Counters::add(&self.counters.fdatasyncs, 1);
-            if let Some(hook) = &self.options.after_sync {
+            if let Some(hook) = &self.after_sync {
                 hook(target);
             }
             self.sync
