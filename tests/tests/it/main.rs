@@ -1,0 +1,16 @@
+//! Everything from the outside: real daemons, a real registry, the real docker
+//! CLI. One binary, so that the harness is linked once.
+
+mod check;
+mod cli;
+mod containers;
+mod crash;
+mod daemon;
+mod docker;
+mod events;
+mod images;
+mod lifecycle;
+mod recovery;
+mod sdk;
+mod streams;
+mod tree;
