@@ -143,7 +143,7 @@ impl Default for Log {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { max_age_hours: 7 * 24, max_count: 50_000 }
+        Self { max_age_hours: 7 * 24, max_count: 20_000 }
     }
 }
 

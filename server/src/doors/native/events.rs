@@ -50,7 +50,7 @@ impl Events for Native {
                     },
                 };
                 match item {
-                    Ok(Item::Event(event)) => {
+                    Some(Item::Event(event)) => {
                         if until.is_some_and(|until| event.time > until) {
                             return;
                         }
@@ -59,11 +59,13 @@ impl Events for Native {
                             yield Ok(v1::SubscribeResponse { message: Some(Message::Event(to_event(&event))) });
                         }
                     }
-                    Ok(Item::Lagged { first, last }) => {
+                    Some(Item::Lagged { first, last }) => {
                         yield Ok(v1::SubscribeResponse { message: Some(Message::Lagged(v1::Lagged { first, last })) });
                     }
-                    Err(error) => {
-                        yield Err(status(error));
+                    // The daemon stops: the caller is to subscribe again, after
+                    // the number that it saw last.
+                    None => {
+                        yield Err(Status::unavailable("the daemon is stopping; subscribe again after the last number"));
                         return;
                     }
                 }
@@ -77,7 +79,7 @@ impl Events for Native {
 async fn next_until(
     events: &mut davit_store::EventStream,
     until: jiff::Timestamp,
-) -> Option<davit_store::Result<Item>> {
+) -> Option<Option<Item>> {
     let left = until.duration_since(jiff::Timestamp::now());
     let left = std::time::Duration::try_from(left).unwrap_or_default();
     // A timeout of zero still polls once, so everything logged is given.
