@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use http::StatusCode;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +19,9 @@ use crate::{
 
 /// Largest JSON body; a create request has a few KiB.
 const MAX_JSON: usize = 4 << 20;
+/// What of a body that is too large is read and thrown away, so that the client
+/// comes to read why it was refused.
+const MAX_DISCARDED: usize = 64 << 20;
 /// Longest time a client may take to send it.
 const JSON_TIME: Duration = Duration::from_secs(60);
 
@@ -35,20 +38,12 @@ impl Call {
 
     /// Reads the whole body, whatever it is.
     pub(crate) async fn bytes(&mut self) -> Result<Bytes> {
-        let read = Limited::new(&mut self.body, MAX_JSON).collect();
-        match tokio::time::timeout(JSON_TIME, read).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large"))
-            }
-            Ok(Err(error)) => {
-                Err(Failure::bad_request(format!("cannot read the request body: {error}")))
-            }
-            Err(_) => Err(Failure::new(
+        tokio::time::timeout(JSON_TIME, collect(&mut self.body)).await.unwrap_or_else(|_| {
+            Err(Failure::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "the request body did not arrive in time",
-            )),
-        }
+            ))
+        })
     }
 
     /// A body with JSON must say so; no body needs no type.
@@ -69,6 +64,27 @@ impl Call {
             "unsupported Content-Type header ({given}): must be 'application/json'"
         )))
     }
+}
+
+async fn collect(body: &mut Incoming) -> Result<Bytes> {
+    let mut bytes = BytesMut::new();
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Failure::bad_request(format!("cannot read the request body: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        total += data.len();
+        if total <= MAX_JSON {
+            bytes.extend_from_slice(&data);
+        } else if total > MAX_DISCARDED {
+            break;
+        }
+    }
+    if total > MAX_JSON {
+        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large"));
+    }
+    Ok(bytes.freeze())
 }
 
 /// Sends the body on as the requests of a streaming call, behind `first`. A

@@ -166,3 +166,34 @@ mod unsupported {
         Err(Failure::not_implemented("checkpoints are not supported"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page that users read and the table that is served are the same.
+    #[test]
+    fn the_documentation_lists_every_route() {
+        let page = include_str!("../../../docs/docker.md");
+        let listed: Vec<(&str, &str)> = page
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| ")?.split(" | ");
+                Some((cells.next()?, cells.next()?))
+            })
+            .filter(|(_, path)| path.starts_with('/'))
+            .collect();
+        let served: Vec<(&str, &str)> =
+            ROUTES.iter().map(|route| (route.method.as_str(), route.pattern)).collect();
+        assert_eq!(listed, served);
+    }
+
+    #[test]
+    fn no_route_hides_another() {
+        for (at, route) in ROUTES.iter().enumerate() {
+            let path = route.pattern.replace(['{', '}', '*'], "");
+            let (found, _) = crate::router::find(ROUTES, &route.method, &path).unwrap();
+            assert_eq!(found.pattern, ROUTES[at].pattern, "{path}");
+        }
+    }
+}
