@@ -144,6 +144,29 @@ impl Images {
         Err(pending())
     }
 
+    /// Opens the images under `config.root`, finishing or undoing what a crash
+    /// left half-made.
+    pub async fn open(config: crate::ImagesConfig, store: davit_store::Store) -> Result<Self> {
+        Err(pending())
+    }
+
+    /// Records again what lies on disk, after the store was lost.
+    pub async fn rebuild(&self) -> Result<super::Rebuilt> {
+        Err(pending())
+    }
+
+    /// Compares records with blobs, names and snapshots on disk: one sentence
+    /// for each thing that is wrong. With `repair` it is mended too.
+    pub async fn check(&self, repair: bool) -> Result<Vec<String>> {
+        Err(pending())
+    }
+
+    /// Tries credentials at a registry ("" is docker.io).
+    /// `Unauthenticated` when it does not take them.
+    pub async fn login(&self, server: &str, auth: RegistryAuth) -> Result<()> {
+        Err(pending())
+    }
+
     /// Blobs and ingests.
     pub fn content(&self) -> &Content {
         &self.content

@@ -390,3 +390,14 @@ pub struct Resolved {
     /// image without layers.
     pub chain_id: String,
 }
+
+/// What was found on disk and recorded again after the store was lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Image names.
+    pub images: usize,
+    /// Blobs.
+    pub blobs: usize,
+    /// Names whose blobs are not there, as (namespace, name).
+    pub lost: Vec<(String, String)>,
+}
