@@ -7,7 +7,9 @@
 
 mod config;
 mod containers;
+pub mod init;
 pub mod model;
+pub mod spec;
 mod tasks;
 
 pub use config::EngineConfig;
