@@ -5,6 +5,7 @@
 mod binary;
 mod daemon;
 mod image;
+mod reference;
 mod registry;
 mod residue;
 mod wait;
@@ -12,6 +13,7 @@ mod wait;
 pub use binary::{Output, binary, command, run, run_ok, workspace_root};
 pub use daemon::{Daemon, DaemonBuilder};
 pub use image::{ImageSpec, busybox_layout};
+pub use reference::api_reference;
 pub use registry::Registry;
 pub use residue::Residue;
 pub use wait::{eventually, eventually_async, until};
