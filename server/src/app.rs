@@ -269,7 +269,7 @@ async fn serve_docker(
     grpc: PathBuf,
     stopping: watch::Receiver<bool>,
 ) -> Result<()> {
-    davit_gateway::serve(listener, grpc, stopped(stopping))
+    davit_gateway::serve(listener, davit_gateway::Config::new(grpc), stopped(stopping))
         .await
         .map_err(|error| Error::internal("the Docker API server failed").with_source(error))
 }
