@@ -21,6 +21,12 @@ impl Config {
     }
 }
 
+impl From<PathBuf> for Config {
+    fn from(backend: PathBuf) -> Self {
+        Self::new(backend)
+    }
+}
+
 /// Handle that every request gets; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway(Arc<Inner>);

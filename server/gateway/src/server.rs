@@ -36,7 +36,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// Pause after a failed accept (no more file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the Docker Engine API on `listener` until `shutdown` resolves, then
+/// Serves the Docker Engine API on `listener` (for the davitd whose socket
+/// `config` names) until `shutdown` resolves, then
 /// lets running requests finish for a few seconds.
 ///
 /// # Errors
@@ -45,10 +46,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// are told, with status 503.
 pub async fn serve(
     listener: UnixListener,
-    config: Config,
+    config: impl Into<Config>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let gateway = Gateway::new(config)
+    let gateway = Gateway::new(config.into())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(false);
