@@ -17,7 +17,7 @@ mod v2;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
@@ -251,6 +251,12 @@ impl Entrance {
     /// The v2 cgroup to be born in.
     pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Descriptors to keep open in the new process.
+    pub(crate) fn raw_fds(&self) -> impl Iterator<Item = RawFd> {
+        let tasks = self.tasks.iter().map(|(_, file)| file.as_raw_fd());
+        tasks.chain(self.v2.as_ref().map(AsRawFd::as_raw_fd))
     }
 
     /// Moves the calling process, which must have one thread, into the v1 cgroups; and into the v2 one unless it was

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 fn check(answer: impl Into<i64>) -> io::Result<()> {
     if answer.into() < 0 {
@@ -126,7 +126,8 @@ pub fn set_io_priority(class: u32, priority: u32) -> io::Result<()> {
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SchedAttr {
-    size: u32,
+    /// Filled in by [`set_scheduler`].
+    pub size: u32,
     pub policy: u32,
     pub flags: u64,
     pub nice: i32,
@@ -155,7 +156,6 @@ pub fn set_scheduler(attr: SchedAttr) -> io::Result<()> {
 /// `EPERM` without CAP_NET_ADMIN over the namespace.
 pub fn loopback_up() -> io::Result<()> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    use std::os::fd::AsRawFd;
     let socket = socket_with(
         AddressFamily::INET,
         SocketType::DGRAM,
@@ -175,4 +175,26 @@ pub fn loopback_up() -> io::Result<()> {
             &raw mut request,
         )
     })
+}
+
+/// Puts copies of `fds` at the numbers from 3 on, for the program to inherit. What was at those numbers is gone.
+///
+/// Only for a process that [`crate::clone::spawn`] made, as [`close_all_but`].
+///
+/// # Errors
+/// `EMFILE` when there are too many.
+pub fn place_from_three(fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let first_free = 3 + i32::try_from(fds.len()).map_err(io::Error::other)?;
+    let mut high = Vec::with_capacity(fds.len());
+    for fd in fds {
+        // SAFETY: duplicates a descriptor that is open; the copy is above all targets.
+        let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first_free) };
+        check(copy)?;
+        high.push(copy);
+    }
+    for (number, copy) in (3..).zip(high) {
+        // SAFETY: `copy` is open; the target number belongs to this process (see above).
+        check(unsafe { libc::dup2(copy, number) })?;
+    }
+    Ok(())
 }
