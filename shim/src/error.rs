@@ -53,3 +53,19 @@ impl Error {
         self
     }
 }
+
+impl From<Error> for ttrpc::Error {
+    fn from(error: Error) -> ttrpc::Error {
+        use ttrpc::Code;
+        let code = match error.kind {
+            Kind::NotFound => Code::NOT_FOUND,
+            Kind::AlreadyExists => Code::ALREADY_EXISTS,
+            Kind::InvalidArgument => Code::INVALID_ARGUMENT,
+            Kind::FailedPrecondition => Code::FAILED_PRECONDITION,
+            Kind::Unimplemented => Code::UNIMPLEMENTED,
+            Kind::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
+            Kind::Unknown => Code::UNKNOWN,
+        };
+        ttrpc::Error::RpcStatus(ttrpc::get_status(code, error.message))
+    }
+}

@@ -7,7 +7,9 @@
 //! process: exec: \"foo\": executable file not found in $PATH"); the caller puts "OCI runtime create failed: " in front.
 
 pub mod builtin;
+mod console;
 pub mod external;
+mod report;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,8 @@ use crate::error::Result;
 use crate::reaper::Reaper;
 
 /// Which runtime, and where it keeps its state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct RuntimeOptions {
     /// "" = built in, else a name found in `$PATH` or an absolute path.
     pub runtime: String,
@@ -129,15 +132,15 @@ macro_rules! either {
 }
 
 impl Runtime {
-    /// The runtime that `options` name.
+    /// The runtime that `options` name, for the container in `bundle`.
     ///
     /// # Errors
     /// Not found, when it is a binary that is not there.
-    pub fn open(options: RuntimeOptions, reaper: Reaper) -> Result<Runtime> {
+    pub fn open(options: RuntimeOptions, bundle: &Path, reaper: Reaper) -> Result<Runtime> {
         if options.runtime.is_empty() {
             return Ok(Runtime::Builtin(builtin::Builtin::new(options, reaper)));
         }
-        external::External::new(options, reaper).map(Runtime::External)
+        external::External::new(options, bundle, reaper).map(Runtime::External)
     }
 
     /// Makes the container and its init, which waits for [`Runtime::start`]. On an error nothing of it is left.
