@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a caller can do about an error. Each kind is one ttrpc status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// No such container, process or file.
     NotFound,
     /// The id is taken.
@@ -25,30 +25,30 @@ pub enum Kind {
 /// runtime failed); it already holds the causes.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
-pub struct Error {
+pub(crate) struct Error {
     /// What sort of failure it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What failed, on what, why.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A result with the shim's error.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error of the given kind.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into() }
     }
 
     /// `what: cause`, of kind [`Kind::Unknown`].
-    pub fn because(what: impl fmt::Display, cause: impl fmt::Display) -> Error {
+    pub(crate) fn because(what: impl fmt::Display, cause: impl fmt::Display) -> Error {
         Error::new(Kind::Unknown, format!("{what}: {cause}"))
     }
 
     /// The same kind with `what: ` in front of the message.
     #[must_use]
-    pub fn within(mut self, what: impl fmt::Display) -> Error {
+    pub(crate) fn within(mut self, what: impl fmt::Display) -> Error {
         self.message = format!("{what}: {}", self.message);
         self
     }

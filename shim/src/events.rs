@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use containerd_shim_protos::api::ForwardRequest;
 use containerd_shim_protos::shim::event::Envelope;
-use containerd_shim_protos::shim_async::{Client, Events, EventsClient};
+use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::{events, topics};
 use jiff::Timestamp;
 use protobuf::well_known_types::any::Any;

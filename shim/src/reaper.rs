@@ -15,18 +15,18 @@ use tokio::sync::oneshot;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// The exit status, or 128 + the signal that killed it.
-    pub code: u32,
+    pub(crate) code: u32,
     /// The signal that killed it.
-    pub signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// When it was reaped.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 /// A cheap handle; clones share one table.
 #[derive(Debug, Clone, Default)]
-pub struct Reaper {
+pub(crate) struct Reaper {
     table: Arc<Mutex<Table>>,
 }
 
@@ -43,7 +43,7 @@ impl Reaper {
     ///
     /// # Errors
     /// When no signal handler can be installed.
-    pub fn start(&self) -> io::Result<()> {
+    pub(crate) fn start(&self) -> io::Result<()> {
         let mut children = signal(SignalKind::child())?;
         let reaper = self.clone();
         tokio::spawn(async move {
@@ -58,7 +58,7 @@ impl Reaper {
     /// Waits until `pid`, a child of this process or one that is about to become its child, has ended. The wait is
     /// registered by the call itself, not by the first poll. A child that ended before the call is reported at once
     /// if it was expected (see [`Reaper::expect`]).
-    pub fn wait(&self, pid: i32) -> impl Future<Output = Ended> + Send + use<> {
+    pub(crate) fn wait(&self, pid: i32) -> impl Future<Output = Ended> + Send + use<> {
         let (tell, told) = oneshot::channel();
         let mut table = self.lock();
         if let Some(ended) = table.early.remove(&pid) {
@@ -79,7 +79,7 @@ impl Reaper {
 
     /// While the guard lives, children that end without anybody waiting for them are remembered. Take one before a
     /// fork whose pid becomes known only later.
-    pub fn expect(&self) -> Expecting {
+    pub(crate) fn expect(&self) -> Expecting {
         self.lock().expecting += 1;
         Expecting { reaper: self.clone() }
     }
@@ -118,7 +118,7 @@ fn ended(status: WaitStatus) -> Ended {
 
 /// See [`Reaper::expect`].
 #[derive(Debug)]
-pub struct Expecting {
+pub(crate) struct Expecting {
     reaper: Reaper,
 }
 

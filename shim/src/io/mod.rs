@@ -319,7 +319,7 @@ fn open_out(path: &Path) -> io::Result<Sink> {
         return Ok(Sink::File(Arc::new(file)));
     }
     let fifo = OpenOptions::new().read(true).write(true).custom_flags(nonblock()).open(path)?;
-    Ok(Sink::Fd(AsyncFd::with_interest(fifo.into(), Interest::WRITABLE)?))
+    Ok(Sink::Fd(AsyncFd::register_with_interest(fifo.into(), Interest::WRITABLE)?))
 }
 
 /// The FIFO to read, and a writing end that keeps it from ending while no client has it open.
@@ -339,7 +339,7 @@ fn nonblock() -> i32 {
 fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
-    AsyncFd::with_interest(fd, interest)
+    AsyncFd::register_with_interest(fd, interest)
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {

@@ -28,7 +28,7 @@ const MAX_OUTPUT: u64 = 4 << 20;
 
 /// A runc-compatible binary.
 #[derive(Debug, Clone)]
-pub struct External {
+pub(crate) struct External {
     options: RuntimeOptions,
     binary: PathBuf,
     /// The runtime's log: `log.json` in the bundle.
@@ -51,7 +51,7 @@ impl External {
     ///
     /// # Errors
     /// Not found, when neither `$PATH` nor the path given has it.
-    pub fn new(options: RuntimeOptions, bundle: &Path, reaper: Reaper) -> Result<External> {
+    pub(crate) fn new(options: RuntimeOptions, bundle: &Path, reaper: Reaper) -> Result<External> {
         let binary = find(&options.runtime).ok_or_else(|| {
             Error::new(
                 Kind::NotFound,
@@ -63,11 +63,11 @@ impl External {
 
     /// Whether a container's init is a process that signals can be sent to directly, which saves a run of the binary.
     /// True of the runtimes that make plain processes; a sandbox's pid may stand for something else.
-    pub fn signals_by_pid(&self) -> bool {
+    pub(crate) fn signals_by_pid(&self) -> bool {
         matches!(&*self.name(), "runc" | "crun" | "youki")
     }
 
-    pub async fn create(&self, request: CreateRequest<'_>) -> Result<Created> {
+    pub(crate) async fn create(&self, request: CreateRequest<'_>) -> Result<Created> {
         let verb = if request.checkpoint.is_some() { "restore" } else { "create" };
         let pid_file = request.bundle.join("init.pid");
         let mut args: Vec<OsString> = vec![verb.into(), "--bundle".into(), request.bundle.into()];
@@ -90,11 +90,11 @@ impl External {
         self.spawn(args, request.id, request.bundle, INIT_CONSOLE, request.io, request.preserved, &pid_file).await
     }
 
-    pub async fn start(&self, id: &str) -> Result<()> {
+    pub(crate) async fn start(&self, id: &str) -> Result<()> {
         self.call(&["start", id], LONG).await.map(drop)
     }
 
-    pub async fn exec(&self, request: ExecRequest<'_>) -> Result<Created> {
+    pub(crate) async fn exec(&self, request: ExecRequest<'_>) -> Result<Created> {
         let process = request.bundle.join(format!("{}.process.json", request.exec_id));
         let pid_file = request.bundle.join(format!("{}.pid", request.exec_id));
         fs::write(&process, request.process)
@@ -115,7 +115,7 @@ impl External {
         created
     }
 
-    pub async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+    pub(crate) async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
         let signal = signal.to_string();
         let mut args = vec!["kill"];
         if all {
@@ -125,7 +125,7 @@ impl External {
         self.call(&args, SHORT).await.map(drop)
     }
 
-    pub async fn delete(&self, id: &str, force: bool) -> Result<()> {
+    pub(crate) async fn delete(&self, id: &str, force: bool) -> Result<()> {
         let args: &[&str] = if force { &["delete", "--force", id] } else { &["delete", id] };
         match self.call(args, LONG).await {
             Err(error) if force && error.kind == Kind::NotFound => Ok(()),
@@ -133,15 +133,15 @@ impl External {
         }
     }
 
-    pub async fn pause(&self, id: &str) -> Result<()> {
+    pub(crate) async fn pause(&self, id: &str) -> Result<()> {
         self.call(&["pause", id], SHORT).await.map(drop)
     }
 
-    pub async fn resume(&self, id: &str) -> Result<()> {
+    pub(crate) async fn resume(&self, id: &str) -> Result<()> {
         self.call(&["resume", id], SHORT).await.map(drop)
     }
 
-    pub async fn ps(&self, id: &str) -> Result<Vec<i32>> {
+    pub(crate) async fn ps(&self, id: &str) -> Result<Vec<i32>> {
         let output = self.call(&["ps", "--format", "json", id], SHORT).await?;
         // runc prints null for a container without processes.
         let pids: Option<Vec<i32>> = serde_json::from_slice(&output)
@@ -149,7 +149,7 @@ impl External {
         Ok(pids.unwrap_or_default())
     }
 
-    pub async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
+    pub(crate) async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let path = self.log.with_file_name("update.json");
         fs::write(&path, resources)
             .map_err(|error| Error::because(format_args!("writing {}", path.display()), error))?;
@@ -160,7 +160,7 @@ impl External {
         result
     }
 
-    pub async fn state(&self, id: &str) -> Result<RuntimeState> {
+    pub(crate) async fn state(&self, id: &str) -> Result<RuntimeState> {
         #[derive(Deserialize)]
         struct State {
             status: String,
@@ -180,7 +180,7 @@ impl External {
         }
     }
 
-    pub async fn checkpoint(&self, id: &str, bundle: &Path, request: &CheckpointRequest) -> Result<()> {
+    pub(crate) async fn checkpoint(&self, id: &str, bundle: &Path, request: &CheckpointRequest) -> Result<()> {
         let mut args: Vec<OsString> = vec!["checkpoint".into(), "--image-path".into(), request.image_path.clone().into()];
         let work = request.work_path.clone().or_else(|| self.options.criu_work_path.clone());
         args.extend(["--work-path".into(), work.unwrap_or_else(|| bundle.to_owned()).into()]);
@@ -202,7 +202,7 @@ impl External {
         self.run(&args, Streams::Collected, Vec::new(), CHECKPOINT).await.map(drop)
     }
 
-    pub async fn features(&self) -> Result<Vec<u8>> {
+    pub(crate) async fn features(&self) -> Result<Vec<u8>> {
         self.call(&["features"], SHORT).await
     }
 

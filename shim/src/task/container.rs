@@ -1,7 +1,6 @@
 //! One container: its processes, its runtime, and what was made for it.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -10,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::process::Process;
-use crate::cgroup::{Cgroup, Layout, OomWatch};
+use crate::cgroup::{Cgroup, Layout};
 use crate::diag;
 use crate::error::{Error, Kind, Result};
 use crate::events::Publisher;
@@ -129,12 +128,12 @@ impl Container {
 
     fn watch_oom(&self, cgroup: &Cgroup) -> Option<JoinHandle<()>> {
         let watch = cgroup.oom_watch().ok().flatten()?;
-        let watch = AsyncFd::with_interest(Watched(watch), tokio::io::Interest::READABLE).ok()?;
+        let watch = AsyncFd::register_with_interest(watch, tokio::io::Interest::READABLE).ok()?;
         let (cgroup, publisher, id) = (cgroup.clone(), self.shim.publisher.clone(), self.id.clone());
         Some(tokio::spawn(async move {
             let mut known = 0;
             while let Ok(mut ready) = watch.readable().await {
-                watch.get_ref().0.drain();
+                watch.get_ref().drain();
                 ready.clear_ready();
                 let kills = cgroup.oom_kills();
                 if kills > known {
@@ -155,15 +154,6 @@ impl Container {
         for process in self.execs().values() {
             process.stdio.close();
         }
-    }
-}
-
-/// What the event loop can watch.
-struct Watched(OomWatch);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
     }
 }
 
