@@ -20,8 +20,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use davit_sys::ready::watch as watched;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -319,7 +319,7 @@ fn open_out(path: &Path) -> io::Result<Sink> {
         return Ok(Sink::File(Arc::new(file)));
     }
     let fifo = OpenOptions::new().read(true).write(true).custom_flags(nonblock()).open(path)?;
-    Ok(Sink::Fd(AsyncFd::register_with_interest(fifo.into(), Interest::WRITABLE)?))
+    Ok(Sink::Fd(watched(fifo.into(), Interest::WRITABLE)?))
 }
 
 /// The FIFO to read, and a writing end that keeps it from ending while no client has it open.
@@ -334,12 +334,6 @@ fn open_stdin_fifo(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
 
 fn nonblock() -> i32 {
     i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
-}
-
-fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    let flags = rustix::fs::fcntl_getfl(&fd)?;
-    rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
-    AsyncFd::register_with_interest(fd, interest)
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {

@@ -1,11 +1,11 @@
 //! One container: its processes, its runtime, and what was made for it.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use containerd_shim_protos::{events, topics};
-use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::process::Process;
@@ -128,12 +128,13 @@ impl Container {
 
     fn watch_oom(&self, cgroup: &Cgroup) -> Option<JoinHandle<()>> {
         let watch = cgroup.oom_watch().ok().flatten()?;
-        let watch = AsyncFd::register_with_interest(watch, tokio::io::Interest::READABLE).ok()?;
+        let events = watch.as_fd().try_clone_to_owned().ok()?;
+        let events = davit_sys::ready::watch(events, tokio::io::Interest::READABLE).ok()?;
         let (cgroup, publisher, id) = (cgroup.clone(), self.shim.publisher.clone(), self.id.clone());
         Some(tokio::spawn(async move {
             let mut known = 0;
-            while let Ok(mut ready) = watch.readable().await {
-                watch.get_ref().drain();
+            while let Ok(mut ready) = events.readable().await {
+                watch.drain();
                 ready.clear_ready();
                 let kills = cgroup.oom_kills();
                 if kills > known {

@@ -11,6 +11,7 @@
 //! - [`mount_attr`]: changes to mounts that are there, recursively and in one step
 //! - [`process`]: descriptors inherited by number, and children that leave the spawner's session
 //! - [`protect`]: runs a binary so that a container cannot overwrite it (CVE-2019-5736)
+//! - [`ready`]: descriptors in an event loop
 //! - [`seccomp`]: loading a filter
 
 #![allow(unsafe_code)]
@@ -23,4 +24,5 @@ pub mod mount;
 pub mod mount_attr;
 pub mod process;
 pub mod protect;
+pub mod ready;
 pub mod seccomp;
