@@ -16,6 +16,7 @@ mod media;
 pub mod platform;
 mod progress;
 pub mod reference;
+mod single_flight;
 pub mod registry;
 pub mod snapshots;
 pub mod unpack;

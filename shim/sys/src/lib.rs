@@ -13,6 +13,7 @@
 //! - [`protect`]: runs a binary so that a container cannot overwrite it (CVE-2019-5736)
 //! - [`ready`]: descriptors in an event loop
 //! - [`seccomp`]: loading a filter
+//! - [`writeback`]: starting writeback early
 
 #![allow(unsafe_code)]
 
@@ -26,3 +27,4 @@ pub mod process;
 pub mod protect;
 pub mod ready;
 pub mod seccomp;
+pub mod writeback;

@@ -10,7 +10,7 @@ use std::{
     ffi::{CString, OsStr},
     io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -26,6 +26,8 @@ use rustix::{
     },
     thread::{UnshareFlags, unshare_unsafe},
 };
+
+use crate::mount_attr::MountAttr;
 
 /// One mount, in the form that containerd's API and shims use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,6 +62,11 @@ impl MountError {
     /// The system's answer.
     pub fn io(&self) -> &io::Error {
         &self.source
+    }
+
+    /// The system's answer alone.
+    pub fn into_io(self) -> io::Error {
+        self.source
     }
 }
 
@@ -245,46 +252,10 @@ fn bind_tree(one: &Mount, options: &Options<'_>) -> Result<OwnedFd> {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     if !attributes.is_empty() {
-        set_attributes(&tree, attributes, options.recursive).map_err(fail)?;
+        let change = MountAttr { set: attributes.bits().into(), ..MountAttr::default() };
+        change.apply(&tree, options.recursive).map_err(fail)?;
     }
     Ok(tree)
-}
-
-/// Sets attributes on a mount (and on those below it).
-pub fn set_attributes(
-    tree: impl AsFd,
-    attributes: MountAttrFlags,
-    recursive: bool,
-) -> io::Result<()> {
-    let request = libc::mount_attr {
-        attr_set: u64::from(attributes.bits()),
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    let mut flags = libc::AT_EMPTY_PATH;
-    if recursive {
-        flags |= libc::AT_RECURSIVE;
-    }
-    let empty = c"";
-    // SAFETY: the path is a NUL-terminated string and `request` a mount_attr of
-    // the size given; both live until the call returns, and the kernel only
-    // reads them.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_fd().as_raw_fd(),
-            empty.as_ptr(),
-            flags,
-            &raw const request,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// fstab options, sorted by who understands them.
@@ -509,6 +480,7 @@ fn common_parent(paths: &[String]) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     fn overlay(lowers: &[PathBuf], more: &[String]) -> Mount {
         let lower: Vec<String> = lowers.iter().map(|p| escape(p.to_str().unwrap())).collect();

@@ -9,16 +9,29 @@
 //! if it likes), feeds those that are [`LayerWork::Fetch`], and finishes the
 //! chain, which puts the layers on top of one another.
 
-use std::sync::Arc;
+mod chain;
+pub(crate) mod chunks;
+mod extract;
+mod fixup;
+mod inflate;
+mod layer;
+mod pax;
+mod pipeline;
+pub(crate) mod remove;
+mod tar;
+#[cfg(test)]
+mod tests;
+pub(crate) mod walk;
 
-use bytes::Bytes;
+use std::{fmt, sync::Arc};
+
 use davit_store::Result;
+use tokio::sync::Semaphore;
 
-use crate::{
-    Digest, Snapshots,
-    content::Labels,
-    lease::{Operation, pending},
-};
+pub use chain::{Chain, LayerWork};
+pub use layer::{LayerFetch, LayerUnpack};
+
+use crate::{Content, Digest, Snapshots, content::Labels, lease::Operation, single_flight::SingleFlight};
 
 /// One layer of an image, as manifest and config describe it.
 #[derive(Debug, Clone)]
@@ -38,7 +51,7 @@ pub struct Layer {
 /// Bounds on what a layer may unpack to.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of the uncompressed tar stream.
+    /// Bytes of the uncompressed tar stream, and of its files with all holes.
     pub bytes: u64,
     /// Entries in the tar.
     pub entries: u64,
@@ -46,106 +59,65 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            bytes: 256 << 30,
-            entries: 16 << 20,
-        }
+        Self { bytes: 256 << 30, entries: 16 << 20 }
     }
 }
 
 /// Makes snapshots out of layers. Cheap to clone.
-#[allow(dead_code)]
-#[derive(Debug, Clone)]
-pub struct Unpacker(Arc<()>);
+#[derive(Clone)]
+pub struct Unpacker(Arc<Inner>);
 
-#[allow(unused_variables)]
+struct Inner {
+    content: Content,
+    limits: Limits,
+    /// One unpacking of a layer stack at a time: (namespace, snapshotter, chain id).
+    chains: SingleFlight<(String, &'static str, Digest)>,
+    /// Layers unpacked from blobs that are here: one for each core.
+    places: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Unpacker").field(&self.0.limits).finish()
+    }
+}
+
 impl Unpacker {
+    pub(crate) fn new(content: Content, limits: Limits) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self(Arc::new(Inner {
+            content,
+            limits,
+            chains: SingleFlight::default(),
+            places: Arc::new(Semaphore::new(cores)),
+        }))
+    }
+
     /// Plans the unpacking of `layers`, lowest first, into `snapshots`. The
     /// snapshots' keys are the chain ids.
-    pub async fn chain(
-        &self,
-        op: &Operation,
-        snapshots: &Snapshots,
-        layers: Vec<Layer>,
-    ) -> Result<Chain> {
-        Err(pending())
-    }
-}
-
-/// A stack of layers being unpacked. Dropping it leaves nothing half-made
-/// (partial blobs stay for the next try).
-#[derive(Debug)]
-pub struct Chain(());
-
-/// What is to be done for a layer.
-#[derive(Debug)]
-pub enum LayerWork {
-    /// Nothing: blob and snapshot are here.
-    Ready,
-    /// The blob is here and has to be unpacked: run it.
-    Unpack(LayerUnpack),
-    /// The blob's bytes are wanted.
-    Fetch(LayerFetch),
-}
-
-#[allow(unused_variables)]
-impl Chain {
-    /// Finds out what is to be done for the layer `index`. Waits while another
-    /// chain unpacks the same layer stack or brings the same blob; take a
-    /// place among the permitted downloads only after it has answered.
-    pub async fn start(&self, index: usize) -> Result<LayerWork> {
-        Err(pending())
+    pub async fn chain(&self, op: &Operation, snapshots: &Snapshots, layers: Vec<Layer>) -> Result<Chain> {
+        Ok(Chain::plan(self.clone(), op.clone(), snapshots.clone(), layers))
     }
 
-    /// Puts all layers on top of one another and gives the key of the topmost
-    /// snapshot (empty when there are no layers). Every layer must be done.
-    pub async fn finish(self) -> Result<String> {
-        Err(pending())
-    }
-}
-
-/// A layer whose blob is here.
-#[derive(Debug)]
-pub struct LayerUnpack(());
-
-impl LayerUnpack {
-    /// Unpacks it; `progress` is told the bytes of the blob that are done.
-    pub async fn run(self, progress: impl Fn(u64) + Send + Sync + 'static) -> Result<()> {
-        let _ = progress;
-        Err(pending())
-    }
-}
-
-/// A layer whose bytes are wanted; it is unpacked while they come.
-#[derive(Debug)]
-pub struct LayerFetch(());
-
-#[allow(unused_variables)]
-impl LayerFetch {
-    /// Bytes that are here from an earlier try: the next byte to bring.
-    pub fn offset(&self) -> u64 {
-        0
-    }
-
-    /// Bytes of the blob that have been unpacked so far.
-    pub fn unpacked(&self) -> u64 {
-        0
-    }
-
-    /// Takes the next bytes; waits while disk or inflate are behind.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        Err(pending())
-    }
-
-    /// Starts again from byte 0: the source can't continue at
-    /// [`LayerFetch::offset`].
-    pub async fn restart(&mut self) -> Result<()> {
-        Err(pending())
-    }
-
-    /// All bytes were written: checks digests and size, records the blob.
-    /// The snapshot follows in [`Chain::finish`].
-    pub async fn finish(self) -> Result<()> {
-        Err(pending())
+    /// Unpacks layers whose blobs are all here; gives the key of the topmost
+    /// snapshot. `NotFound` when a blob is missing.
+    pub async fn unpack(&self, op: &Operation, snapshots: &Snapshots, layers: Vec<Layer>) -> Result<String> {
+        let count = layers.len();
+        let chain = self.chain(op, snapshots, layers).await?;
+        let each = (0..count).map(|index| {
+            let chain = &chain;
+            async move {
+                match chain.start(index).await? {
+                    LayerWork::Ready => Ok(()),
+                    LayerWork::Unpack(work) => work.run(|_| {}).await,
+                    LayerWork::Fetch(fetch) => Err(davit_store::Error::not_found(format!(
+                        "the blob of layer {} is missing: pull the image again",
+                        fetch.layer().digest
+                    ))),
+                }
+            }
+        });
+        futures::future::try_join_all(each).await?;
+        chain.finish().await
     }
 }
