@@ -63,7 +63,21 @@ enum ConfigCommand {
     Dump,
 }
 
+/// For the crash tests: failpoints from the environment, and a panic at one of
+/// them ends the process as `kill -9` would, without a last word.
+#[cfg(feature = "failpoints")]
+fn die_at_failpoints() -> fail::FailScenario<'static> {
+    if std::env::var_os("FAILPOINTS").is_some() {
+        std::panic::set_hook(Box::new(|_| {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }));
+    }
+    fail::FailScenario::setup()
+}
+
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = die_at_failpoints();
     let args = Args::parse();
     if let Some(Command::Config { command: ConfigCommand::Default }) = args.command {
         return print(config::DEFAULT);
