@@ -51,6 +51,22 @@ impl DaemonBuilder {
     /// Starts the daemon and waits until it answers.
     #[track_caller]
     pub fn start(self) -> Daemon {
+        let mut daemon = self.launch();
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Starts the daemon and waits until it answers or has ended, for
+    /// failpoints on the way up.
+    #[track_caller]
+    pub fn try_start(self) -> Daemon {
+        let mut daemon = self.launch();
+        daemon.ready_or_ended();
+        daemon
+    }
+
+    #[track_caller]
+    fn launch(self) -> Daemon {
         // Short, since a Unix socket's path has 108 bytes.
         let dir = tempfile::Builder::new()
             .prefix("davit-")
@@ -66,7 +82,6 @@ impl DaemonBuilder {
         fs::write(dir.path().join("config.toml"), config).expect("the configuration can be written");
         let mut daemon = Daemon { dir, marker, child: None };
         daemon.spawn(self.failpoints.as_deref());
-        daemon.wait_ready();
         daemon
     }
 }
@@ -197,6 +212,18 @@ impl Daemon {
         until("the daemon to end", || child.try_wait().expect("a child can be waited for")).code()
     }
 
+    /// Whether the daemon's process lives.
+    pub fn alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Forgets a daemon that has ended by itself.
+    pub fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("the daemon can be reaped");
+        }
+    }
+
     /// Starts the daemon again on the same directories.
     #[track_caller]
     pub fn start_again(&mut self) {
@@ -276,6 +303,13 @@ impl Daemon {
     /// Waits until the daemon serves both its sockets.
     #[track_caller]
     fn wait_ready(&mut self) {
+        if let Some(status) = self.ready_or_ended() {
+            panic!("davitd ended with {status}:\n{}", self.log());
+        }
+    }
+
+    #[track_caller]
+    fn ready_or_ended(&mut self) -> Option<std::process::ExitStatus> {
         let sockets = [self.address(), self.docker_address()];
         let mut ended = None;
         until("davitd to be ready", || {
@@ -284,9 +318,7 @@ impl Daemon {
                 sockets.iter().all(|path| std::os::unix::net::UnixStream::connect(path).is_ok());
             (ready || ended.is_some()).then_some(())
         });
-        if let Some(status) = ended {
-            panic!("davitd ended with {status}:\n{}", self.log());
-        }
+        ended
     }
 
     fn remove_all(&self) {
