@@ -35,7 +35,7 @@ const READ: usize = 64 << 10;
 const INPUT_DEPTH: usize = 4;
 /// Longest wait for the client to close after the last output. Closing at
 /// once with its input unread would reset the connection under its last bytes.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(2);
 
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const RAW: &str = "application/vnd.docker.raw-stream";

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use davit_client::v1::{self, log_entry::Stream as From};
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tonic::Streaming;
 
@@ -13,6 +13,9 @@ use crate::{
     reply::{self, Reply},
     request::Call,
 };
+
+/// Lines that are sent in one piece when they come fast.
+const READY_LINES: usize = 256;
 
 pub(crate) async fn logs(call: Call) -> Result<Reply> {
     let name = call.name();
@@ -43,7 +46,14 @@ pub(crate) async fn logs(call: Call) -> Result<Reply> {
         timestamps: call.query.flag("timestamps"),
         details: call.query.flag("details"),
     };
-    Ok(reply::stream(hijack::content_type(tty, call.version), lines(entries, style)))
+    // Lines that are there already go out together: one write, not a thousand.
+    let chunks = lines(entries, style).ready_chunks(READY_LINES).map(|lines| {
+        Ok::<_, std::io::Error>(match <[Bytes; 1]>::try_from(lines) {
+            Ok([line]) => line,
+            Err(lines) => lines.concat().into(),
+        })
+    });
+    Ok(reply::stream(hijack::content_type(tty, call.version), chunks))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +66,7 @@ struct Style {
 fn lines(
     mut entries: Streaming<v1::LogEntry>,
     style: Style,
-) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+) -> impl Stream<Item = Bytes> {
     // Whether the last entry of stdout and stderr left its line open.
     let mut open = [false, false];
     async_stream::stream! {
@@ -66,11 +76,11 @@ fn lines(
                 Ok(None) => return,
                 Err(status) => {
                     let text = format!("Error grabbing logs: {}", status.message());
-                    yield Ok(hijack::frame_bytes(Output::System(text), style.tty));
+                    yield hijack::frame_bytes(Output::System(text), style.tty);
                     return;
                 }
             };
-            yield Ok(hijack::frame_bytes(output, style.tty));
+            yield hijack::frame_bytes(output, style.tty);
         }
     }
 }

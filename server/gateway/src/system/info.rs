@@ -38,7 +38,7 @@ fn objects(info: &v1::InfoResponse) -> Map<String, Value> {
         "ContainersStopped": info.containers_stopped,
         "Images": info.images,
         "Driver": info.snapshotter,
-        "DriverStatus": [["driver-type", "davit snapshotter"]],
+        "DriverStatus": [["Root Dir", info.root_dir]],
         "Plugins": {
             "Volume": [],
             "Network": ["host", "null"],
