@@ -52,7 +52,10 @@ impl Args {
         let mut rest = arguments.into_iter();
         while let Some(argument) = rest.next() {
             let argument = text(argument)?;
-            let Some(flag) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
+            let Some(flag) = argument
+                .strip_prefix("--")
+                .or_else(|| argument.strip_prefix('-'))
+            else {
                 action = Some(word(&argument)?);
                 continue;
             };
@@ -73,14 +76,20 @@ impl Args {
                 }
             }
         }
-        args.action = action
-            .ok_or_else(|| Error::new(Kind::InvalidArgument, "no action: say start, delete, serve, -info or -v"))?;
+        args.action = action.ok_or_else(|| {
+            Error::new(
+                Kind::InvalidArgument,
+                "no action: say start, delete, serve, -info or -v",
+            )
+        })?;
         args.check()?;
         Ok(args)
     }
 
     fn set(&mut self, name: &str, value: Option<String>) -> Result<()> {
-        let value = value.ok_or_else(|| Error::new(Kind::InvalidArgument, format!("flag -{name} needs a value")))?;
+        let value = value.ok_or_else(|| {
+            Error::new(Kind::InvalidArgument, format!("flag -{name} needs a value"))
+        })?;
         match name {
             "namespace" => self.namespace = value,
             "id" => self.id = value,
@@ -89,7 +98,12 @@ impl Args {
             "cgroup" => self.cgroup = Some(value),
             // Events go over ttrpc, never through containerd's own binary; the socket is descriptor 3.
             "publish-binary" | "socket" | "log" => {}
-            _ => return Err(Error::new(Kind::InvalidArgument, format!("unknown flag -{name}"))),
+            _ => {
+                return Err(Error::new(
+                    Kind::InvalidArgument,
+                    format!("unknown flag -{name}"),
+                ));
+            }
         }
         Ok(())
     }
@@ -108,21 +122,31 @@ impl Args {
 /// # Errors
 /// Invalid argument, with the rule.
 pub(crate) fn check_id(what: &str, id: &str) -> Result<()> {
-    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    let edges = id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let plain = id
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    let edges = id
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
     if plain && edges && id.len() <= 128 {
         return Ok(());
     }
     Err(Error::new(
         Kind::InvalidArgument,
-        format!("{what} id {id:?}: must be 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter, digit or _"),
+        format!(
+            "{what} id {id:?}: must be 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter, digit or _"
+        ),
     ))
 }
 
 fn text(argument: OsString) -> Result<String> {
-    argument
-        .into_string()
-        .map_err(|argument| Error::new(Kind::InvalidArgument, format!("argument {argument:?} is not UTF-8")))
+    argument.into_string().map_err(|argument| {
+        Error::new(
+            Kind::InvalidArgument,
+            format!("argument {argument:?} is not UTF-8"),
+        )
+    })
 }
 
 fn word(action: &str) -> Result<Action> {
@@ -130,7 +154,10 @@ fn word(action: &str) -> Result<Action> {
         "start" => Ok(Action::Start),
         "delete" => Ok(Action::Delete),
         "serve" => Ok(Action::Serve),
-        _ => Err(Error::new(Kind::InvalidArgument, format!("unknown action {action:?}"))),
+        _ => Err(Error::new(
+            Kind::InvalidArgument,
+            format!("unknown action {action:?}"),
+        )),
     }
 }
 
@@ -147,9 +174,19 @@ mod tests {
         let args = parse("-namespace default -address /run/c.sock -publish-binary /bin/containerd -id web -debug start")
             .unwrap();
         assert_eq!(args.action, Action::Start);
-        assert_eq!((args.namespace.as_str(), args.id.as_str(), args.address.as_str()), ("default", "web", "/run/c.sock"));
+        assert_eq!(
+            (
+                args.namespace.as_str(),
+                args.id.as_str(),
+                args.address.as_str()
+            ),
+            ("default", "web", "/run/c.sock")
+        );
         let args = parse("serve --namespace=n --id=a.b-c --bundle /b").unwrap();
-        assert_eq!((args.action, args.bundle), (Action::Serve, PathBuf::from("/b")));
+        assert_eq!(
+            (args.action, args.bundle),
+            (Action::Serve, PathBuf::from("/b"))
+        );
         assert_eq!(parse("-info").unwrap().action, Action::Info);
     }
 

@@ -49,7 +49,8 @@ pub(crate) fn start(args: &Args) -> Result<()> {
     }
     let address = format!("unix://{}", path.display());
     // Older daemons find the shim by this file after their restart.
-    fs::write(bundle.join("address"), &address).map_err(|error| Error::because("writing the file address", error))?;
+    fs::write(bundle.join("address"), &address)
+        .map_err(|error| Error::because("writing the file address", error))?;
     reply(&caller.answer(&address)?)
 }
 
@@ -61,7 +62,10 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
     }
     let rootfs = bundle.join("rootfs");
     davit_sys::mount::detach(&rootfs).map_err(|error| Error::because(&error, error.io()))?;
-    let pid = fs::read_to_string(bundle.join("init.pid")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let pid = fs::read_to_string(bundle.join("init.pid"))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0);
     let (pid, code, at) = match exits::read(&bundle, exits::INIT) {
         Some(exit) => (u32::try_from(exit.pid).unwrap_or(0), exit.code, exit.at),
         // containerd's number for a container that somebody else ended.
@@ -80,10 +84,14 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
 pub(crate) fn info() -> Result<()> {
     let input = read_stdin();
     // Newer callers send a request with the options inside, others the options alone.
-    let request = RuntimeRequest::parse_from_bytes(&input).ok().filter(|request| request.options.is_some());
+    let request = RuntimeRequest::parse_from_bytes(&input)
+        .ok()
+        .filter(|request| request.options.is_some());
     let given = match request {
         Some(request) => request.options.into_option(),
-        None => Any::parse_from_bytes(&input).ok().filter(|any| !any.type_url.is_empty()),
+        None => Any::parse_from_bytes(&input)
+            .ok()
+            .filter(|any| !any.type_url.is_empty()),
     };
     let options = options::parse(given.as_ref(), "default")?;
     let scratch = std::env::temp_dir();
@@ -91,7 +99,10 @@ pub(crate) fn info() -> Result<()> {
         let runtime = Runtime::open(options, &scratch, reaper()?)?;
         runtime.features().await
     });
-    let version = RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
+    let version = RuntimeVersion {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Default::default()
+    };
     let features = features.ok().map(|value| Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".to_owned(),
         value,
@@ -109,7 +120,13 @@ pub(crate) fn info() -> Result<()> {
 
 /// `-v`.
 pub(crate) fn version() -> Result<()> {
-    reply(format!("containerd-shim-davit-v2:\n  Version: {}\n", env!("CARGO_PKG_VERSION")).as_bytes())
+    reply(
+        format!(
+            "containerd-shim-davit-v2:\n  Version: {}\n",
+            env!("CARGO_PKG_VERSION")
+        )
+        .as_bytes(),
+    )
 }
 
 /// How the caller speaks: it has changed over the versions.
@@ -131,15 +148,30 @@ impl Caller {
                 return Caller::Params(Box::new(params));
             }
         }
-        if std::env::var_os("MAX_SHIM_VERSION").is_some() { Caller::Json } else { Caller::Plain }
+        if std::env::var_os("MAX_SHIM_VERSION").is_some() {
+            Caller::Json
+        } else {
+            Caller::Plain
+        }
     }
 
     /// One socket for each pod: its name is a hash of who asks and what for.
     fn socket_path(&self, args: &Args, group: &str) -> Result<PathBuf> {
         let (directory, grpc) = match self {
             Caller::Params(params) => {
-                let address = if args.address.is_empty() { &params.containerd_grpc_address } else { &args.address };
-                (params.socket_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(SOCKETS), address)
+                let address = if args.address.is_empty() {
+                    &params.containerd_grpc_address
+                } else {
+                    &args.address
+                };
+                (
+                    params
+                        .socket_dir
+                        .as_deref()
+                        .filter(|dir| !dir.is_empty())
+                        .unwrap_or(SOCKETS),
+                    address,
+                )
             }
             Caller::Json | Caller::Plain => (SOCKETS, &args.address),
         };
@@ -174,7 +206,8 @@ impl Caller {
             }),
             Caller::Json => {
                 // Version 2 is what all of them know; version 3 would promise a sandbox service.
-                let answer = serde_json::json!({"version": 2, "address": address, "protocol": "ttrpc"});
+                let answer =
+                    serde_json::json!({"version": 2, "address": address, "protocol": "ttrpc"});
                 Ok(answer.to_string().into_bytes())
             }
             Caller::Plain => Ok(address.as_bytes().to_vec()),
@@ -184,7 +217,9 @@ impl Caller {
 
 /// Listens at `path`; none when a server does already. What a dead one left is replaced.
 fn bind(path: &Path) -> Result<Option<UnixListener>> {
-    let failed = |error: std::io::Error| Error::because(format_args!("listening at {}", path.display()), error);
+    let failed = |error: std::io::Error| {
+        Error::because(format_args!("listening at {}", path.display()), error)
+    };
     match UnixListener::bind(path) {
         Ok(listener) => return restrict(listener, path).map(Some).map_err(failed),
         Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => return Err(failed(error)),
@@ -207,23 +242,40 @@ fn spawn_server(args: &Args, caller: &Caller, listener: UnixListener) -> Result<
     // The name under /proc reaches this very binary, also when its file has been replaced since.
     let protected = protect(Path::new("/proc/self/exe"));
     if let Protected::Plain(error) = &protected {
-        diag::info(format_args!("the shim's binary is not protected from its containers: {error}"));
+        diag::info(format_args!(
+            "the shim's binary is not protected from its containers: {error}"
+        ));
     }
-    let name = std::env::current_exe().map_err(|error| Error::because("finding this program", error))?;
+    let name =
+        std::env::current_exe().map_err(|error| Error::because("finding this program", error))?;
     let mut command = match &protected {
         Protected::Sealed(_) => protected.command(&name),
         Protected::Plain(_) => std::process::Command::new(&name),
     };
-    command.args(["-namespace", &args.namespace, "-id", &args.id, "-address", &args.address]);
+    command.args([
+        "-namespace",
+        &args.namespace,
+        "-id",
+        &args.id,
+        "-address",
+        &args.address,
+    ]);
     let cgroup = shim_cgroup(caller);
     if !cgroup.is_empty() {
         command.args(["-cgroup", &cgroup]);
     }
-    command.arg("serve").env("TTRPC_ADDRESS", caller.ttrpc_address());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("serve")
+        .env("TTRPC_ADDRESS", caller.ttrpc_address());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     davit_sys::process::inherit(&mut command, vec![(OwnedFd::from(listener), 3)]);
     davit_sys::process::new_session(&mut command);
-    command.spawn().map_err(|error| Error::because("starting the server", error))?;
+    command
+        .spawn()
+        .map_err(|error| Error::because("starting the server", error))?;
     Ok(())
 }
 
@@ -252,7 +304,9 @@ fn remove_container(args: &Args, bundle: &Path, options: RuntimeOptions) -> Resu
 
 fn reaper() -> Result<Reaper> {
     let reaper = Reaper::default();
-    reaper.start().map_err(|error| Error::because("watching children", error))?;
+    reaper
+        .start()
+        .map_err(|error| Error::because("watching children", error))?;
     Ok(reaper)
 }
 
@@ -266,7 +320,8 @@ pub(crate) fn event_loop() -> Result<tokio::runtime::Runtime> {
 
 /// The bundle, as an absolute path.
 pub(crate) fn bundle(args: &Args) -> Result<PathBuf> {
-    let current = std::env::current_dir().map_err(|error| Error::because("finding the working directory", error))?;
+    let current = std::env::current_dir()
+        .map_err(|error| Error::because("finding the working directory", error))?;
     Ok(current.join(&args.bundle))
 }
 
@@ -278,12 +333,17 @@ fn read_stdin() -> Vec<u8> {
 }
 
 fn encode(message: &impl Message) -> Result<Vec<u8>> {
-    message.write_to_bytes().map_err(|error| Error::because("encoding the answer", error))
+    message
+        .write_to_bytes()
+        .map_err(|error| Error::because("encoding the answer", error))
 }
 
 fn reply(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| Error::because("writing the answer", error))
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Error::because("writing the answer", error))
 }
 
 #[cfg(test)]
@@ -304,12 +364,27 @@ mod tests {
 
     #[test]
     fn bootstrap_params_are_told_from_options() {
-        let params = BootstrapParams { instance_id: "web".into(), namespace: "default".into(), ..Default::default() };
+        let params = BootstrapParams {
+            instance_id: "web".into(),
+            namespace: "default".into(),
+            ..Default::default()
+        };
         let caller = Caller::recognise(&args(), &params.write_to_bytes().unwrap());
         let answer = caller.answer("unix:///s").unwrap();
         let result = BootstrapResult::parse_from_bytes(&answer).unwrap();
-        assert_eq!((result.version, result.address.as_str(), result.protocol.as_str()), (3, "unix:///s", "ttrpc"));
-        let any = Any { type_url: "containerd.runc.v1.Options".into(), value: b"x".to_vec(), ..Default::default() };
+        assert_eq!(
+            (
+                result.version,
+                result.address.as_str(),
+                result.protocol.as_str()
+            ),
+            (3, "unix:///s", "ttrpc")
+        );
+        let any = Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            value: b"x".to_vec(),
+            ..Default::default()
+        };
         let caller = Caller::recognise(&args(), &any.write_to_bytes().unwrap());
         assert!(matches!(caller, Caller::Json | Caller::Plain), "{caller:?}");
     }

@@ -45,7 +45,11 @@ impl Publisher {
         if address.is_empty() {
             return Publisher { shared: None };
         }
-        let address = if address.starts_with("unix://") { address.to_owned() } else { format!("unix://{address}") };
+        let address = if address.starts_with("unix://") {
+            address.to_owned()
+        } else {
+            format!("unix://{address}")
+        };
         let shared = Arc::new(Shared {
             address,
             namespace: namespace.to_owned(),
@@ -54,7 +58,9 @@ impl Publisher {
             sent: Notify::new(),
         });
         tokio::spawn(deliver(shared.clone()));
-        Publisher { shared: Some(shared) }
+        Publisher {
+            shared: Some(shared),
+        }
     }
 
     /// Whether anybody gets the events.
@@ -75,7 +81,9 @@ impl Publisher {
         let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() >= MAX_QUEUED {
             queue.pop_front();
-            diag::warn(format_args!("more than {MAX_QUEUED} events wait for containerd; the oldest is dropped"));
+            diag::warn(format_args!(
+                "more than {MAX_QUEUED} events wait for containerd; the oldest is dropped"
+            ));
         }
         queue.push_back(envelope);
         drop(queue);
@@ -88,7 +96,12 @@ impl Publisher {
         let emptied = async {
             loop {
                 let sent = shared.sent.notified();
-                if shared.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                if shared
+                    .queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .is_empty()
+                {
                     return;
                 }
                 sent.await;
@@ -120,7 +133,11 @@ pub(crate) fn timestamp(at: Timestamp) -> protobuf::well_known_types::timestamp:
 }
 
 /// The exit event of one process.
-pub(crate) fn exit_event(container: &str, id: &str, exit: &crate::exits::Exit) -> (&'static str, events::task::TaskExit) {
+pub(crate) fn exit_event(
+    container: &str,
+    id: &str,
+    exit: &crate::exits::Exit,
+) -> (&'static str, events::task::TaskExit) {
     let event = events::task::TaskExit {
         container_id: container.to_owned(),
         id: id.to_owned(),
@@ -136,11 +153,19 @@ async fn deliver(shared: Arc<Shared>) {
     let mut client: Option<EventsClient> = None;
     let mut pause = Duration::from_millis(50);
     loop {
-        let head = shared.queue.lock().unwrap_or_else(PoisonError::into_inner).front().cloned();
+        let head = shared
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .front()
+            .cloned();
         let Some(head) = head else {
             if client.is_none() {
                 shared.changed.notified().await;
-            } else if tokio::time::timeout(IDLE, shared.changed.notified()).await.is_err() {
+            } else if tokio::time::timeout(IDLE, shared.changed.notified())
+                .await
+                .is_err()
+            {
                 client = None;
             }
             continue;
@@ -154,14 +179,21 @@ async fn deliver(shared: Arc<Shared>) {
         };
         match result {
             Ok(()) => {
-                shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                shared
+                    .queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
                 shared.sent.notify_waiters();
                 pause = Duration::from_millis(50);
             }
             Err(error) => {
                 client = None;
                 if pause >= Duration::from_secs(1) {
-                    diag::warn(format_args!("containerd takes no events at {}: {error}", shared.address));
+                    diag::warn(format_args!(
+                        "containerd takes no events at {}: {error}",
+                        shared.address
+                    ));
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
@@ -171,7 +203,13 @@ async fn deliver(shared: Arc<Shared>) {
 }
 
 async fn forward(client: &EventsClient, envelope: Envelope) -> ttrpc::Result<()> {
-    let request = ForwardRequest { envelope: MessageField::some(envelope), ..Default::default() };
+    let request = ForwardRequest {
+        envelope: MessageField::some(envelope),
+        ..Default::default()
+    };
     let deadline = i64::try_from(DEADLINE.as_nanos()).unwrap_or(i64::MAX);
-    client.forward(ttrpc::context::with_timeout(deadline), &request).await.map(drop)
+    client
+        .forward(ttrpc::context::with_timeout(deadline), &request)
+        .await
+        .map(drop)
 }

@@ -76,7 +76,10 @@ mod tests {
         };
         write(bundle.path(), &exit).unwrap();
         let text = fs::read_to_string(bundle.path().join("exits/init.json")).unwrap();
-        assert!(text.contains(r#""at":"2023-11-14T22:13:20.123456789Z""#), "{text}");
+        assert!(
+            text.contains(r#""at":"2023-11-14T22:13:20.123456789Z""#),
+            "{text}"
+        );
         assert_eq!(read(bundle.path(), INIT), Some(exit));
         remove(bundle.path(), INIT);
         assert_eq!(read(bundle.path(), INIT), None);

@@ -36,13 +36,19 @@ struct Davit {
 /// Invalid argument: an unknown type or bad contents.
 pub(crate) fn parse(any: Option<&Any>, namespace: &str) -> Result<RuntimeOptions> {
     let any = any.cloned().unwrap_or_default();
-    let invalid = |cause: String| Error::new(Kind::InvalidArgument, format!("options {}: {cause}", any.type_url));
+    let invalid = |cause: String| {
+        Error::new(
+            Kind::InvalidArgument,
+            format!("options {}: {cause}", any.type_url),
+        )
+    };
     let mut options = RuntimeOptions::default();
     match any.type_url.trim_start_matches("type.googleapis.com/") {
         // What runtimeoptions names is a configuration file, of which davit has none.
         "" | "runtimeoptions.v1.Options" => {}
         "davit.shim.v1.Options" => {
-            let davit: Davit = serde_json::from_slice(&any.value).map_err(|error| invalid(error.to_string()))?;
+            let davit: Davit =
+                serde_json::from_slice(&any.value).map_err(|error| invalid(error.to_string()))?;
             options.runtime = davit.runtime;
             options.root = davit.root;
             options.systemd_cgroup = davit.systemd_cgroup;
@@ -50,13 +56,15 @@ pub(crate) fn parse(any: Option<&Any>, namespace: &str) -> Result<RuntimeOptions
             options.no_new_keyring = davit.no_new_keyring;
         }
         "containerd.runc.v1.Options" => {
-            let runc = oci::Options::parse_from_bytes(&any.value).map_err(|error| invalid(error.to_string()))?;
+            let runc = oci::Options::parse_from_bytes(&any.value)
+                .map_err(|error| invalid(error.to_string()))?;
             options.runtime = runc.binary_name;
             options.root = runc.root.into();
             options.systemd_cgroup = runc.systemd_cgroup;
             options.no_pivot_root = runc.no_pivot_root;
             options.no_new_keyring = runc.no_new_keyring;
-            options.criu_work_path = Some(PathBuf::from(runc.criu_work_path)).filter(|path| !path.as_os_str().is_empty());
+            options.criu_work_path = Some(PathBuf::from(runc.criu_work_path))
+                .filter(|path| !path.as_os_str().is_empty());
         }
         _ => return Err(invalid("unknown type".into())),
     }
@@ -64,10 +72,18 @@ pub(crate) fn parse(any: Option<&Any>, namespace: &str) -> Result<RuntimeOptions
         options.runtime = std::env::var(ENVIRONMENT).unwrap_or_default();
     }
     if options.root.as_os_str().is_empty() {
-        options.root = if options.runtime.is_empty() { ROOT_BUILTIN } else { ROOT_EXTERNAL }.into();
+        options.root = if options.runtime.is_empty() {
+            ROOT_BUILTIN
+        } else {
+            ROOT_EXTERNAL
+        }
+        .into();
     }
     if !options.root.is_absolute() {
-        return Err(invalid(format!("root {} is not absolute", options.root.display())));
+        return Err(invalid(format!(
+            "root {} is not absolute",
+            options.root.display()
+        )));
     }
     options.root.push(namespace);
     Ok(options)
@@ -78,7 +94,9 @@ pub(crate) fn shim_cgroup(any: &Any) -> String {
     if any.type_url != "containerd.runc.v1.Options" {
         return String::new();
     }
-    oci::Options::parse_from_bytes(&any.value).map(|options| options.shim_cgroup).unwrap_or_default()
+    oci::Options::parse_from_bytes(&any.value)
+        .map(|options| options.shim_cgroup)
+        .unwrap_or_default()
 }
 
 /// Leaves word of the runtime in the bundle, for a `delete` that runs when this process is gone.
@@ -104,21 +122,45 @@ mod tests {
     #[test]
     fn davit_s_and_runc_s_options() {
         let value = br#"{"runtime":"runc","root":"/state/runtime-root"}"#.to_vec();
-        let any = Any { type_url: "davit.shim.v1.Options".into(), value, ..Default::default() };
+        let any = Any {
+            type_url: "davit.shim.v1.Options".into(),
+            value,
+            ..Default::default()
+        };
         let options = parse(Some(&any), "ns").unwrap();
-        assert_eq!((options.runtime.as_str(), options.root), ("runc", PathBuf::from("/state/runtime-root/ns")));
-        let runc = oci::Options { binary_name: "crun".into(), systemd_cgroup: true, ..Default::default() };
+        assert_eq!(
+            (options.runtime.as_str(), options.root),
+            ("runc", PathBuf::from("/state/runtime-root/ns"))
+        );
+        let runc = oci::Options {
+            binary_name: "crun".into(),
+            systemd_cgroup: true,
+            ..Default::default()
+        };
         let any = crate::events::pack("containerd.runc.v1", &runc);
         let options = parse(Some(&any), "ns").unwrap();
-        assert_eq!((options.runtime.as_str(), options.systemd_cgroup), ("crun", true));
+        assert_eq!(
+            (options.runtime.as_str(), options.systemd_cgroup),
+            ("crun", true)
+        );
         assert_eq!(options.root, PathBuf::from("/run/containerd/runc/ns"));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        let any = Any { type_url: "davit.shim.v1.Options".into(), value: b"{\"rutime\":1}".to_vec(), ..Default::default() };
-        assert_eq!(parse(Some(&any), "ns").unwrap_err().kind, Kind::InvalidArgument);
-        let any = Any { type_url: "what.is.this".into(), ..Default::default() };
+        let any = Any {
+            type_url: "davit.shim.v1.Options".into(),
+            value: b"{\"rutime\":1}".to_vec(),
+            ..Default::default()
+        };
+        assert_eq!(
+            parse(Some(&any), "ns").unwrap_err().kind,
+            Kind::InvalidArgument
+        );
+        let any = Any {
+            type_url: "what.is.this".into(),
+            ..Default::default()
+        };
         assert!(parse(Some(&any), "ns").is_err());
     }
 }

@@ -81,7 +81,9 @@ impl Reaper {
     /// fork whose pid becomes known only later.
     pub(crate) fn expect(&self) -> Expecting {
         self.lock().expecting += 1;
-        Expecting { reaper: self.clone() }
+        Expecting {
+            reaper: self.clone(),
+        }
     }
 
     /// Reaps all that have ended by now.
@@ -112,8 +114,15 @@ impl Reaper {
 
 fn ended(status: WaitStatus) -> Ended {
     let signal = status.terminating_signal();
-    let number = signal.map_or_else(|| status.exit_status().unwrap_or(255), |signal| 128 + signal);
-    Ended { code: u32::try_from(number).unwrap_or(255), signal, at: Timestamp::now() }
+    let number = signal.map_or_else(
+        || status.exit_status().unwrap_or(255),
+        |signal| 128 + signal,
+    );
+    Ended {
+        code: u32::try_from(number).unwrap_or(255),
+        signal,
+        at: Timestamp::now(),
+    }
 }
 
 /// See [`Reaper::expect`].
@@ -139,20 +148,32 @@ mod tests {
 
     #[test]
     fn codes_signals_and_early_exits() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let reaper = Reaper::default();
             reaper.start().unwrap();
-            let child = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
+            let child = Command::new("/bin/sh")
+                .args(["-c", "exit 7"])
+                .spawn()
+                .unwrap();
             let ended = reaper.wait(child.id() as i32).await;
             assert_eq!((ended.code, ended.signal), (7, None));
-            let child = Command::new("/bin/sh").args(["-c", "kill -9 $$"]).spawn().unwrap();
+            let child = Command::new("/bin/sh")
+                .args(["-c", "kill -9 $$"])
+                .spawn()
+                .unwrap();
             let ended = reaper.wait(child.id() as i32).await;
             assert_eq!((ended.code, ended.signal), (137, Some(9)));
 
             let expecting = reaper.expect();
             let early = Command::new("/bin/true").spawn().unwrap();
-            let later = Command::new("/bin/sh").args(["-c", "sleep 0.2"]).spawn().unwrap();
+            let later = Command::new("/bin/sh")
+                .args(["-c", "sleep 0.2"])
+                .spawn()
+                .unwrap();
             reaper.wait(later.id() as i32).await;
             assert_eq!(reaper.wait(early.id() as i32).await.code, 0);
             drop(expecting);

@@ -39,8 +39,12 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let socket = davit_sys::process::take_fd(SOCKET)
         .map_err(|error| Error::because("taking the listening socket (descriptor 3)", error))?;
     let bundle = bundle(args)?;
-    std::env::set_current_dir(&bundle)
-        .map_err(|error| Error::because(format_args!("changing to the bundle {}", bundle.display()), error))?;
+    std::env::set_current_dir(&bundle).map_err(|error| {
+        Error::because(
+            format_args!("changing to the bundle {}", bundle.display()),
+            error,
+        )
+    })?;
     log_to_bundle(&bundle);
     settle_in(args, &bundle);
     event_loop()?.block_on(run(args, socket))
@@ -49,20 +53,37 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
 async fn run(args: &Args, socket: OwnedFd) -> Result<()> {
     ignore_signals()?;
     let reaper = Reaper::default();
-    reaper.start().map_err(|error| Error::because("watching children", error))?;
+    reaper
+        .start()
+        .map_err(|error| Error::because("watching children", error))?;
     let listener = UnixListener::from(socket);
-    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_path_buf));
-    let listener = Listener::try_from(listener).map_err(|error| Error::because("listening on descriptor 3", error))?;
+    let path = listener
+        .local_addr()
+        .ok()
+        .and_then(|address| address.as_pathname().map(Path::to_path_buf));
+    let listener = Listener::try_from(listener)
+        .map_err(|error| Error::because("listening on descriptor 3", error))?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let publisher = Publisher::start(&address, &args.namespace);
-    let shim = Shim { namespace: args.namespace.clone(), reaper, publisher: publisher.clone() };
+    let shim = Shim {
+        namespace: args.namespace.clone(),
+        reaper,
+        publisher: publisher.clone(),
+    };
     let tasks = Tasks::new(shim);
     tokio::spawn(scratch::tidy());
-    let mut server =
-        Server::new().add_listener(listener).register_service(TaskService::register(tasks.clone(), &args.namespace));
-    server.start().await.map_err(|error| Error::because("serving", error))?;
+    let mut server = Server::new()
+        .add_listener(listener)
+        .register_service(TaskService::register(tasks.clone(), &args.namespace));
+    server
+        .start()
+        .await
+        .map_err(|error| Error::because("serving", error))?;
     scratch::touch();
-    if tokio::time::timeout(UNUSED, first_use(&tasks)).await.is_err() {
+    if tokio::time::timeout(UNUSED, first_use(&tasks))
+        .await
+        .is_err()
+    {
         diag::warn("nobody made a container here: going");
         tasks.shutdown();
     }
@@ -97,9 +118,15 @@ async fn leave(path: Option<PathBuf>, publisher: &Publisher) {
 /// Signals meant for a terminal's or a service's processes do not end a shim: containers would be left without one.
 /// Handlers, unlike SIG_IGN, are not inherited by containers.
 fn ignore_signals() -> Result<()> {
-    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()] {
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ] {
         // Once installed, a handler stays; nobody listens to it.
-        signal(kind).map_err(|error| Error::because("installing signal handlers", error))?;
+        let _unheard =
+            signal(kind).map_err(|error| Error::because("installing signal handlers", error))?;
     }
     Ok(())
 }
@@ -107,17 +134,25 @@ fn ignore_signals() -> Result<()> {
 /// Makes this process what a shim should be. What the system refuses is noted, and the shim works without.
 fn settle_in(args: &Args, bundle: &Path) {
     // `ps` and `pgrep` show this name; executed through a descriptor, it would be a number.
-    note("naming the process", rustix::thread::set_name(c"containerd-shim"));
+    note(
+        "naming the process",
+        rustix::thread::set_name(c"containerd-shim"),
+    );
     if rustix::process::getsid(None) != Ok(rustix::process::getpid()) {
         note("making a session", rustix::process::setsid().map(drop));
     }
     // Orphans of containers come here instead of to the host's init.
-    note("becoming a subreaper", rustix::process::set_child_subreaper(Some(rustix::process::getpid())));
+    note(
+        "becoming a subreaper",
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())),
+    );
     if let Some(path) = &args.cgroup {
         note("entering the shim's cgroup", enter_cgroup(path));
     }
     // A pod's later containers may share mounts with the host, which nobody knows yet.
-    let stay = Config::read(bundle).map_or(true, |config| config.shares_mounts() || config.group().is_some());
+    let stay = Config::read(bundle).map_or(true, |config| {
+        config.shares_mounts() || config.group().is_some()
+    });
     if !stay {
         note("making a mount namespace", private_mounts());
     }
@@ -127,7 +162,8 @@ fn settle_in(args: &Args, bundle: &Path) {
 /// mounted is gone with it.
 fn private_mounts() -> std::io::Result<()> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    let flags = rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
+    let flags = rustix::mount::MountPropagationFlags::DOWNSTREAM
+        | rustix::mount::MountPropagationFlags::REC;
     rustix::mount::mount_change("/", flags)?;
     Ok(())
 }
@@ -153,7 +189,12 @@ fn log_to_bundle(bundle: &Path) {
     }
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     // Both ways, so that a daemon that is away is no error.
-    if let Ok(fifo) = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+    if let Ok(fifo) = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .open(path)
+    {
         note("logging to the bundle", rustix::stdio::dup2_stderr(&fifo));
     }
 }

@@ -31,15 +31,25 @@ pub(crate) struct Hubs(Arc<Mutex<HashMap<String, Arc<Hub>>>>);
 
 impl Hubs {
     pub(crate) fn insert(&self, exec: &str, hub: Arc<Hub>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(exec.to_owned(), hub);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(exec.to_owned(), hub);
     }
 
     pub(crate) fn remove(&self, exec: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(exec);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(exec);
     }
 
     fn get(&self, exec: &str) -> Option<Arc<Hub>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(exec).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(exec)
+            .cloned()
     }
 }
 
@@ -62,7 +72,8 @@ impl AttachServer {
             _ => {}
         }
         let directory = File::open(bundle)?;
-        let listener = UnixListener::bind(format!("/proc/self/fd/{}/a.sock", directory.as_raw_fd()))?;
+        let listener =
+            UnixListener::bind(format!("/proc/self/fd/{}/a.sock", directory.as_raw_fd()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         let task = tokio::spawn(async move {
             loop {
@@ -97,7 +108,11 @@ async fn serve(socket: UnixStream, hubs: Hubs) {
         Err(_) => return refuse(&socket, "no HELLO frame came in time").await,
     };
     let Some(hub) = hubs.get(&hello.exec) else {
-        let what = if hello.exec.is_empty() { "the container's init" } else { hello.exec.as_str() };
+        let what = if hello.exec.is_empty() {
+            "the container's init"
+        } else {
+            hello.exec.as_str()
+        };
         return refuse(&socket, &format!("no process to attach to: {what}")).await;
     };
     let reader = Reader::new(socket.clone(), hello.stdout, hello.stderr, hub.spill());
@@ -135,8 +150,12 @@ async fn serve(socket: UnixStream, hubs: Hubs) {
 fn gone(socket: &UnixStream) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok()
+        && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 async fn hello(socket: &UnixStream) -> io::Result<Hello> {
@@ -145,7 +164,9 @@ async fn hello(socket: &UnixStream) -> io::Result<Hello> {
         return Err(invalid("closed before HELLO".into()));
     };
     if kind != frame::HELLO || length > MAX_CONTROL {
-        return Err(invalid(format!("expected HELLO, got a frame of type {kind:#04x} and {length} bytes")));
+        return Err(invalid(format!(
+            "expected HELLO, got a frame of type {kind:#04x} and {length} bytes"
+        )));
     }
     let mut payload = vec![0; length];
     read_exact(socket, &mut payload).await?;
@@ -161,8 +182,9 @@ async fn receive(socket: &UnixStream, hub: &Hub, stdin: bool) -> io::Result<()> 
                 let mut payload = vec![0; length];
                 read_exact(socket, &mut payload).await?;
                 if kind == frame::RESIZE {
-                    let size = serde_json::from_slice(&payload)
-                        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("RESIZE: {error}")))?;
+                    let size = serde_json::from_slice(&payload).map_err(|error| {
+                        io::Error::new(io::ErrorKind::InvalidData, format!("RESIZE: {error}"))
+                    })?;
                     hub.terminal.resize(size);
                 } else if stdin {
                     hub.input.close();
@@ -178,7 +200,12 @@ async fn receive(socket: &UnixStream, hub: &Hub, stdin: bool) -> io::Result<()> 
 }
 
 /// Passes a frame's bytes on as they come; the socket is not read faster than the process reads.
-async fn copy_stdin(socket: &UnixStream, hub: &Hub, wanted: bool, mut length: usize) -> io::Result<()> {
+async fn copy_stdin(
+    socket: &UnixStream,
+    hub: &Hub,
+    wanted: bool,
+    mut length: usize,
+) -> io::Result<()> {
     while length > 0 {
         // The buffer is there only while there are bytes for it.
         socket.readable().await?;
@@ -212,7 +239,11 @@ async fn replay(socket: &UnixStream, reader: &Reader, past: Past) -> io::Result<
         while lines.read_until(b'\n', &mut line)? > 0 {
             // A torn line is what a full disk leaves.
             if let Ok(entry) = serde_json::from_slice::<Entry<'_>>(&line) {
-                let stream = if entry.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
+                let stream = if entry.stream == "stderr" {
+                    Stream::Stderr
+                } else {
+                    Stream::Stdout
+                };
                 send_output(socket, reader, stream, entry.log.as_bytes()).await?;
             }
             line.clear();
@@ -224,11 +255,20 @@ async fn replay(socket: &UnixStream, reader: &Reader, past: Past) -> io::Result<
     Ok(())
 }
 
-async fn send_output(socket: &UnixStream, reader: &Reader, stream: Stream, data: &[u8]) -> io::Result<()> {
+async fn send_output(
+    socket: &UnixStream,
+    reader: &Reader,
+    stream: Stream,
+    data: &[u8],
+) -> io::Result<()> {
     if data.is_empty() || !reader.wants(stream) {
         return Ok(());
     }
-    let kind = if stream == Stream::Stderr { frame::STDERR } else { frame::STDOUT };
+    let kind = if stream == Stream::Stderr {
+        frame::STDERR
+    } else {
+        frame::STDOUT
+    };
     send(socket, kind, data).await
 }
 
@@ -259,7 +299,14 @@ async fn header(socket: &UnixStream) -> io::Result<Option<(u8, usize)>> {
     let mut bytes = [0; HEADER];
     match read_exact(socket, &mut bytes).await {
         Ok(()) => Ok(Some(frame::parse(bytes))),
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -52,7 +52,9 @@ impl Outflow {
     pub(crate) async fn run(&self, mut over: watch::Receiver<bool>) {
         let mut turns = 0_u32;
         loop {
-            let Ok(mut ready) = self.source.readable().await else { break };
+            let Ok(mut ready) = self.source.readable().await else {
+                break;
+            };
             turns += 1;
             if turns.is_multiple_of(16) {
                 // A process that writes without end must not keep the others from their turn.
@@ -74,7 +76,9 @@ impl Outflow {
                         _ = self.source.readable() => {}
                         _ = over.wait_for(|over| *over) => {}
                     }
-                    if *over.borrow() && matches!(self.step(), Step::End | Step::HungUp | Step::Empty) {
+                    if *over.borrow()
+                        && matches!(self.step(), Step::End | Step::HungUp | Step::Empty)
+                    {
                         break;
                     }
                 }
@@ -102,14 +106,16 @@ impl Outflow {
     }
 
     fn step(&self) -> Step {
-        scratch::with(|buffer| match rustix::io::read(self.source.get_ref(), &mut *buffer) {
-            Ok(0) => Step::End,
-            Ok(count) => self.take(&buffer[..count]),
-            Err(Errno::AGAIN) => Step::Empty,
-            Err(Errno::INTR) => Step::More,
-            Err(Errno::IO) if self.tty => Step::HungUp,
-            Err(_) => Step::End,
-        })
+        scratch::with(
+            |buffer| match rustix::io::read(self.source.get_ref(), &mut *buffer) {
+                Ok(0) => Step::End,
+                Ok(count) => self.take(&buffer[..count]),
+                Err(Errno::AGAIN) => Step::Empty,
+                Err(Errno::INTR) => Step::More,
+                Err(Errno::IO) if self.tty => Step::HungUp,
+                Err(_) => Step::End,
+            },
+        )
     }
 
     fn take(&self, data: &[u8]) -> Step {
@@ -134,7 +140,9 @@ impl Outflow {
     async fn send(&self, mut data: &[u8]) {
         let Sink::Fd(fd) = &self.sink else { return };
         while !data.is_empty() {
-            let Ok(mut ready) = fd.writable().await else { return };
+            let Ok(mut ready) = fd.writable().await else {
+                return;
+            };
             match ready.try_io(|fd| rustix::io::write(fd, data).map_err(io::Error::from)) {
                 Ok(Ok(count)) => data = &data[count..],
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -148,7 +156,9 @@ impl Outflow {
 /// Copies a FIFO to stdin until it ends.
 pub(crate) async fn feed(source: AsyncFd<OwnedFd>, input: Arc<Input>) {
     loop {
-        let Ok(mut ready) = source.readable().await else { return };
+        let Ok(mut ready) = source.readable().await else {
+            return;
+        };
         let mut piece = vec![0; 32 * 1024];
         match ready.try_io(|fd| rustix::io::read(fd, &mut piece[..]).map_err(io::Error::from)) {
             Ok(Ok(0)) => return input.close(),

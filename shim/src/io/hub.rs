@@ -43,9 +43,25 @@ pub(crate) struct Past {
 
 impl Hub {
     /// `spill` is the directory for what slow readers have not read.
-    pub(crate) fn new(tty: bool, input: Arc<Input>, terminal: Arc<Terminal>, log: Option<JsonLog>, spill: &Path) -> Hub {
-        let inner = Inner { log, readers: Vec::new(), exit: None };
-        Hub { tty, input, terminal, spill: spill.to_owned(), inner: Mutex::new(inner) }
+    pub(crate) fn new(
+        tty: bool,
+        input: Arc<Input>,
+        terminal: Arc<Terminal>,
+        log: Option<JsonLog>,
+        spill: &Path,
+    ) -> Hub {
+        let inner = Inner {
+            log,
+            readers: Vec::new(),
+            exit: None,
+        };
+        Hub {
+            tty,
+            input,
+            terminal,
+            spill: spill.to_owned(),
+            inner: Mutex::new(inner),
+        }
     }
 
     /// Takes what the process wrote.
@@ -61,7 +77,9 @@ impl Hub {
             Stream::Stdout => frame::STDOUT,
             Stream::Stderr => frame::STDERR,
         };
-        inner.readers.retain(|reader| !reader.wants(stream) || reader.push(kind, data));
+        inner
+            .readers
+            .retain(|reader| !reader.wants(stream) || reader.push(kind, data));
     }
 
     /// A stream has ended: what it left unfinished is logged.
@@ -87,7 +105,10 @@ impl Hub {
     /// Adds a reader, who from now on gets everything. With `past`, also returns what was before.
     pub(crate) fn join(&self, reader: &Arc<Reader>, past: bool) -> Past {
         let mut inner = self.lock();
-        let mut found = Past { files: Vec::new(), held: Default::default() };
+        let mut found = Past {
+            files: Vec::new(),
+            held: Default::default(),
+        };
         if let Some(log) = inner.log.as_ref().filter(|_| past) {
             found.files = log.files();
             found.held = [Stream::Stdout, Stream::Stderr].map(|stream| log.held(stream).to_vec());
@@ -101,7 +122,9 @@ impl Hub {
 
     /// Removes a reader that is gone.
     pub(crate) fn leave(&self, reader: &Arc<Reader>) {
-        self.lock().readers.retain(|other| !Arc::ptr_eq(other, reader));
+        self.lock()
+            .readers
+            .retain(|other| !Arc::ptr_eq(other, reader));
     }
 
     /// Where readers' backlogs go.
@@ -139,9 +162,26 @@ struct Backlog {
 
 impl Reader {
     /// A reader of the streams named; nothing is sent before [`Reader::run`].
-    pub(crate) fn new(socket: Arc<UnixStream>, stdout: bool, stderr: bool, spill: &Path) -> Arc<Reader> {
-        let backlog = Backlog { spool: Spool::new(spill), direct: false, dropped: 0, done: false, dead: false };
-        Arc::new(Reader { socket, stdout, stderr, state: Mutex::new(backlog), wake: Notify::new() })
+    pub(crate) fn new(
+        socket: Arc<UnixStream>,
+        stdout: bool,
+        stderr: bool,
+        spill: &Path,
+    ) -> Arc<Reader> {
+        let backlog = Backlog {
+            spool: Spool::new(spill),
+            direct: false,
+            dropped: 0,
+            done: false,
+            dead: false,
+        };
+        Arc::new(Reader {
+            socket,
+            stdout,
+            stderr,
+            state: Mutex::new(backlog),
+            wake: Notify::new(),
+        })
     }
 
     /// Whether the client asked for this stream.
@@ -177,7 +217,10 @@ impl Reader {
                 }
             }
         }
-        let rest = [&header[sent.min(HEADER)..], &payload[sent.saturating_sub(HEADER)..]];
+        let rest = [
+            &header[sent.min(HEADER)..],
+            &payload[sent.saturating_sub(HEADER)..],
+        ];
         if !backlog.spool.push(rest) {
             backlog.dropped = payload.len() as u64;
         }

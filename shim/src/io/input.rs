@@ -19,19 +19,28 @@ pub(crate) struct Input {
 enum State {
     /// The process does not exist yet.
     Pending,
-    Open { fd: Arc<AsyncFd<OwnedFd>>, tty: bool },
+    Open {
+        fd: Arc<AsyncFd<OwnedFd>>,
+        tty: bool,
+    },
     Closed,
 }
 
 impl Input {
     /// A stdin that opens when the process starts.
     pub(crate) fn pending() -> Input {
-        Input { state: watch::Sender::new(State::Pending), keeper: Mutex::default() }
+        Input {
+            state: watch::Sender::new(State::Pending),
+            keeper: Mutex::default(),
+        }
     }
 
     /// A stdin that reads as empty.
     pub(crate) fn closed() -> Input {
-        Input { state: watch::Sender::new(State::Closed), keeper: Mutex::default() }
+        Input {
+            state: watch::Sender::new(State::Closed),
+            keeper: Mutex::default(),
+        }
     }
 
     /// Opens it; a terminal is never closed by [`Input::close`].
@@ -52,7 +61,11 @@ impl Input {
 
     /// Lets the FIFO end when its other writers have closed it.
     pub(crate) fn release(&self) -> bool {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+        self.keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .is_some()
     }
 
     /// Closes a pipe, so that the process reads end of file. A terminal has no such thing.

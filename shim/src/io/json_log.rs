@@ -53,7 +53,14 @@ impl JsonLog {
     /// The file system's.
     pub(crate) fn open(options: LogOptions) -> io::Result<JsonLog> {
         let (file, size) = open(&options.path)?;
-        Ok(JsonLog { options, file: Some(file), size, held: Default::default(), batch: Vec::new(), lost: 0 })
+        Ok(JsonLog {
+            options,
+            file: Some(file),
+            size,
+            held: Default::default(),
+            batch: Vec::new(),
+            lost: 0,
+        })
     }
 
     /// Logs what a stream wrote.
@@ -96,7 +103,9 @@ impl JsonLog {
 
     /// The files, the oldest first, each opened, with the length that is valid now.
     pub(crate) fn files(&self) -> Vec<(File, u64)> {
-        let old = (1..self.options.max_file).rev().map(|number| numbered(&self.options.path, number));
+        let old = (1..self.options.max_file)
+            .rev()
+            .map(|number| numbered(&self.options.path, number));
         old.chain([self.options.path.clone()])
             .filter_map(|path| {
                 let file = File::open(path).ok()?;
@@ -161,18 +170,29 @@ impl JsonLog {
             Ok(()) => {
                 self.size += self.batch.len() as u64;
                 if self.lost > 0 {
-                    diag::warn(format_args!("log {}: works again; {} writes were lost", self.options.path.display(), self.lost));
+                    diag::warn(format_args!(
+                        "log {}: works again; {} writes were lost",
+                        self.options.path.display(),
+                        self.lost
+                    ));
                     self.lost = 0;
                 }
             }
             // A full disk must not stop the container. Told once a spell.
             Err(error) => {
                 if self.lost == 0 {
-                    diag::warn(format_args!("log {}: output is lost: {error}", self.options.path.display()));
+                    diag::warn(format_args!(
+                        "log {}: output is lost: {error}",
+                        self.options.path.display()
+                    ));
                 }
                 self.lost += 1;
                 // Something may have been written.
-                self.size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(self.size, |m| m.len());
+                self.size = self
+                    .file
+                    .as_ref()
+                    .and_then(|file| file.metadata().ok())
+                    .map_or(self.size, |m| m.len());
             }
         }
         self.batch.clear();
@@ -183,15 +203,25 @@ impl JsonLog {
         if self.options.max_file <= 1 {
             match OpenOptions::new().write(true).truncate(true).open(path) {
                 Ok(_) => self.size = 0,
-                Err(error) => diag::warn(format_args!("log {}: cannot be emptied: {error}", path.display())),
+                Err(error) => diag::warn(format_args!(
+                    "log {}: cannot be emptied: {error}",
+                    path.display()
+                )),
             }
             return;
         }
         for number in (1..self.options.max_file).rev() {
-            let from = if number == 1 { path.clone() } else { numbered(path, number - 1) };
+            let from = if number == 1 {
+                path.clone()
+            } else {
+                numbered(path, number - 1)
+            };
             match fs::rename(&from, numbered(path, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    diag::warn(format_args!("log {}: cannot be rotated: {error}", from.display()));
+                    diag::warn(format_args!(
+                        "log {}: cannot be rotated: {error}",
+                        from.display()
+                    ));
                 }
                 _ => {}
             }
@@ -209,7 +239,11 @@ impl JsonLog {
 }
 
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }
@@ -223,7 +257,10 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 /// The length of the longest prefix of at most `limit` bytes that does not end inside a UTF-8 sequence.
 fn whole_characters(data: &[u8], limit: usize) -> usize {
     let continues = |at: usize| data.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
-    (limit.saturating_sub(3)..=limit).rev().find(|at| !continues(*at)).unwrap_or(limit)
+    (limit.saturating_sub(3)..=limit)
+        .rev()
+        .find(|at| !continues(*at))
+        .unwrap_or(limit)
 }
 
 /// Appends `text` as the inside of a JSON string; what is not UTF-8 becomes U+FFFD.
@@ -299,12 +336,19 @@ mod tests {
     }
 
     fn log(directory: &tempfile::TempDir, max_size: u64, max_file: u32) -> JsonLog {
-        JsonLog::open(LogOptions { path: directory.path().join("x.log"), max_size, max_file }).unwrap()
+        JsonLog::open(LogOptions {
+            path: directory.path().join("x.log"),
+            max_size,
+            max_file,
+        })
+        .unwrap()
     }
 
     fn entries(directory: &tempfile::TempDir, name: &str) -> Vec<Entry> {
         let text = fs::read_to_string(directory.path().join(name)).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[test]
@@ -317,7 +361,10 @@ mod tests {
         assert_eq!(log.held(Stream::Stdout), b"four");
         log.end(Stream::Stdout);
         let all = entries(&directory, "x.log");
-        let texts: Vec<_> = all.iter().map(|e| (e.stream.as_str(), e.log.as_str())).collect();
+        let texts: Vec<_> = all
+            .iter()
+            .map(|e| (e.stream.as_str(), e.log.as_str()))
+            .collect();
         assert_eq!(
             texts,
             [
@@ -341,7 +388,10 @@ mod tests {
         }
         let all = entries(&directory, "x.log");
         assert_eq!(all.len(), 3);
-        assert!(all.iter().all(|e| !e.log.contains('\u{fffd}') && e.log.len() <= MAX_ENTRY));
+        assert!(
+            all.iter()
+                .all(|e| !e.log.contains('\u{fffd}') && e.log.len() <= MAX_ENTRY)
+        );
         assert_eq!(all.iter().map(|e| e.log.as_str()).collect::<String>(), line);
         assert_eq!(all.iter().filter(|e| e.log.ends_with('\n')).count(), 1);
     }
@@ -368,7 +418,9 @@ mod tests {
             numbers.extend(entries(&directory, name).into_iter().map(|e| e.log));
         }
         assert!(!directory.path().join("x.log.3").exists());
-        let expected: Vec<_> = (1000 - numbers.len()..1000).map(|n| format!("line {n}\n")).collect();
+        let expected: Vec<_> = (1000 - numbers.len()..1000)
+            .map(|n| format!("line {n}\n"))
+            .collect();
         assert_eq!(numbers, expected);
         assert!(numbers.len() > 200);
     }
@@ -381,7 +433,10 @@ mod tests {
             log.write(Stream::Stdout, format!("line {number}\n").as_bytes());
         }
         assert!(fs::metadata(directory.path().join("x.log")).unwrap().len() <= 5_000);
-        assert_eq!(entries(&directory, "x.log").last().unwrap().log, "line 999\n");
+        assert_eq!(
+            entries(&directory, "x.log").last().unwrap().log,
+            "line 999\n"
+        );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

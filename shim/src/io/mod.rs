@@ -73,12 +73,27 @@ struct Waiting {
 ///
 /// # Errors
 /// A bad request, or the system's.
-pub(crate) async fn open(request: &StdioRequest, container: &str, namespace: &str, spill: &Path) -> Result<(ProcessIo, Stdio)> {
+pub(crate) async fn open(
+    request: &StdioRequest,
+    container: &str,
+    namespace: &str,
+    spill: &Path,
+) -> Result<(ProcessIo, Stdio)> {
     let (source, output) = request.parse()?;
-    let input = Arc::new(if source == Source::Null { Input::closed() } else { Input::pending() });
+    let input = Arc::new(if source == Source::Null {
+        Input::closed()
+    } else {
+        Input::pending()
+    });
     let terminal = Arc::new(Terminal::default());
     let hub = match &output {
-        Output::Davit(log) => Some(Arc::new(davit_hub(request.terminal, log.clone(), &input, &terminal, spill)?)),
+        Output::Davit(log) => Some(Arc::new(davit_hub(
+            request.terminal,
+            log.clone(),
+            &input,
+            &terminal,
+            spill,
+        )?)),
         Output::Null | Output::Fifos { .. } | Output::File(_) | Output::Binary(_) => None,
     };
     let mut waiting = Waiting::default();
@@ -89,13 +104,19 @@ pub(crate) async fn open(request: &StdioRequest, container: &str, namespace: &st
     }
     let mut sinks = Sinks::open(&output, hub.as_ref(), container, namespace).await?;
     let io = if request.terminal {
-        waiting.outputs.push((None, sinks.take(Stream::Stdout, true)?));
+        waiting
+            .outputs
+            .push((None, sinks.take(Stream::Stdout, true)?));
         ProcessIo::Console
     } else {
         let stdin = pipe_in(source != Source::Null, &mut waiting)?;
         let stdout = sinks.child(Stream::Stdout, &mut waiting)?;
         let stderr = sinks.child(Stream::Stderr, &mut waiting)?;
-        ProcessIo::Fds { stdin, stdout, stderr }
+        ProcessIo::Fds {
+            stdin,
+            stdout,
+            stderr,
+        }
     };
     let stdio = Stdio {
         hub,
@@ -117,16 +138,21 @@ impl Stdio {
     /// # Errors
     /// The system's, when a descriptor cannot be watched.
     pub(crate) fn start(&self, console: Option<OwnedFd>) -> io::Result<()> {
-        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let master = match console {
-            Some(console) => Some(Arc::new(watched(console, Interest::READABLE.add(Interest::WRITABLE))?)),
+            Some(console) => Some(Arc::new(watched(
+                console,
+                Interest::READABLE.add(Interest::WRITABLE),
+            )?)),
             None => None,
         };
         if let Some(master) = &master {
             self.terminal.open(master.clone());
             self.input.open(master.clone(), true);
         } else if let Some(stdin) = waiting.stdin {
-            self.input.open(Arc::new(watched(stdin, Interest::WRITABLE)?), false);
+            self.input
+                .open(Arc::new(watched(stdin, Interest::WRITABLE)?), false);
         }
         if let Some(fifo) = waiting.fifo {
             let fifo = watched(fifo, Interest::READABLE)?;
@@ -138,13 +164,20 @@ impl Stdio {
                 (None, Some(master)) => master.clone(),
                 (None, None) => continue,
             };
-            self.flow(Arc::new(Outflow { source, tty: self.tty, sink }));
+            self.flow(Arc::new(Outflow {
+                source,
+                tty: self.tty,
+                sink,
+            }));
         }
         Ok(())
     }
 
     fn flow(&self, flow: Arc<Outflow>) {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).push(flow.clone());
+        self.flows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(flow.clone());
         self.open.send_modify(|open| *open += 1);
         let (open, over) = (self.open.clone(), self.over.subscribe());
         self.task(tokio::spawn(async move {
@@ -154,7 +187,10 @@ impl Stdio {
     }
 
     fn task(&self, task: JoinHandle<()>) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task);
     }
 
     /// The process has ended: takes what it wrote (others that hold its pipes may go on writing), so that the log has
@@ -165,7 +201,11 @@ impl Stdio {
             // The kernel passes a terminal's output on in the background.
             self.drained(TTY_DRAIN).await;
         }
-        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let flows = self
+            .flows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for flow in flows {
             flow.drain();
         }
@@ -187,10 +227,18 @@ impl Stdio {
 
     /// Stops copying and closes everything.
     pub(crate) fn close(&self) {
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in self
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             task.abort();
         }
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.flows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::default();
         self.input.end();
         self.terminal.close();
@@ -214,7 +262,11 @@ fn davit_hub(
     spill: &Path,
 ) -> Result<Hub> {
     // A backlog belongs on a disk, and the log's is known to be one.
-    let spill = log.as_ref().and_then(|log| log.path.parent()).unwrap_or(spill).to_owned();
+    let spill = log
+        .as_ref()
+        .and_then(|log| log.path.parent())
+        .unwrap_or(spill)
+        .to_owned();
     let log = match log {
         Some(options) => {
             let path = options.path.clone();
@@ -229,32 +281,56 @@ fn davit_hub(
 enum Sinks {
     Null,
     Hub(Arc<Hub>),
-    Fifos { stdout: Option<Sink>, stderr: Option<Sink> },
+    Fifos {
+        stdout: Option<Sink>,
+        stderr: Option<Sink>,
+    },
     File(Arc<File>),
     /// A logger reads the process's pipes itself.
-    Logger { stdout: Option<OwnedFd>, stderr: Option<OwnedFd> },
+    Logger {
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    },
 }
 
 impl Sinks {
-    async fn open(output: &Output, hub: Option<&Arc<Hub>>, container: &str, namespace: &str) -> Result<Sinks> {
+    async fn open(
+        output: &Output,
+        hub: Option<&Arc<Hub>>,
+        container: &str,
+        namespace: &str,
+    ) -> Result<Sinks> {
         let fifo = |path: &Option<std::path::PathBuf>| match path {
-            Some(path) => open_out(path).map(Some).map_err(|error| failed(path, &error)),
+            Some(path) => open_out(path)
+                .map(Some)
+                .map_err(|error| failed(path, &error)),
             None => Ok(None),
         };
         Ok(match (output, hub) {
             (Output::Davit(_), Some(hub)) => Sinks::Hub(hub.clone()),
             (Output::Null | Output::Davit(_), _) => Sinks::Null,
-            (Output::Fifos { stdout, stderr }, _) => Sinks::Fifos { stdout: fifo(stdout)?, stderr: fifo(stderr)? },
+            (Output::Fifos { stdout, stderr }, _) => Sinks::Fifos {
+                stdout: fifo(stdout)?,
+                stderr: fifo(stderr)?,
+            },
             (Output::File(path), _) => {
                 if let Some(parent) = path.parent() {
                     fs::create_dir_all(parent).map_err(|error| failed(path, &error))?;
                 }
-                let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+                let file = OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .mode(0o644)
+                    .open(path);
                 Sinks::File(Arc::new(file.map_err(|error| failed(path, &error))?))
             }
             (Output::Binary(binary), _) => {
-                let logger::Logger { stdout, stderr } = logger::start(binary, container, namespace).await?;
-                Sinks::Logger { stdout: Some(stdout), stderr: Some(stderr) }
+                let logger::Logger { stdout, stderr } =
+                    logger::start(binary, container, namespace).await?;
+                Sinks::Logger {
+                    stdout: Some(stdout),
+                    stderr: Some(stderr),
+                }
             }
         })
     }
@@ -267,14 +343,24 @@ impl Sinks {
             Sinks::Hub(hub) => Sink::Hub(hub.clone(), stream),
             Sinks::File(file) => Sink::File(file.clone()),
             Sinks::Fifos { stdout, stderr } => {
-                let one = if is_stdout { stdout.take() } else { stderr.take() };
+                let one = if is_stdout {
+                    stdout.take()
+                } else {
+                    stderr.take()
+                };
                 // A terminal has one output; a client may have given either name.
-                one.or_else(|| if tty { stderr.take() } else { None }).unwrap_or(Sink::Null)
+                one.or_else(|| if tty { stderr.take() } else { None })
+                    .unwrap_or(Sink::Null)
             }
-            Sinks::Logger { stdout, stderr } => match if is_stdout { stdout.take() } else { stderr.take() } {
-                Some(fd) => {
-                    Sink::Fd(watched(fd, Interest::WRITABLE).map_err(|error| Error::because("logger's pipe", error))?)
-                }
+            Sinks::Logger { stdout, stderr } => match if is_stdout {
+                stdout.take()
+            } else {
+                stderr.take()
+            } {
+                Some(fd) => Sink::Fd(
+                    watched(fd, Interest::WRITABLE)
+                        .map_err(|error| Error::because("logger's pipe", error))?,
+                ),
                 None => Sink::Null,
             },
         })
@@ -283,13 +369,18 @@ impl Sinks {
     /// The process's end of one stream; ours, if there is something to copy, is put into `waiting`.
     fn child(&mut self, stream: Stream, waiting: &mut Waiting) -> Result<OwnedFd> {
         if let Sinks::Logger { stdout, stderr } = self {
-            let end = if stream == Stream::Stdout { stdout.take() } else { stderr.take() };
+            let end = if stream == Stream::Stdout {
+                stdout.take()
+            } else {
+                stderr.take()
+            };
             return end.map_or_else(null, Ok);
         }
         match self.take(stream, false)? {
             Sink::Null => null(),
             sink => {
-                let (read, write) = io::pipe().map_err(|error| Error::because("making a pipe", error))?;
+                let (read, write) =
+                    io::pipe().map_err(|error| Error::because("making a pipe", error))?;
                 waiting.outputs.push((Some(read.into()), sink));
                 Ok(write.into())
             }
@@ -308,27 +399,45 @@ fn pipe_in(open: bool, waiting: &mut Waiting) -> Result<OwnedFd> {
 
 fn null() -> Result<OwnedFd> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-    null.map(OwnedFd::from).map_err(|error| Error::because("opening /dev/null", error))
+    null.map(OwnedFd::from)
+        .map_err(|error| Error::because("opening /dev/null", error))
 }
 
 /// Opens an output FIFO so that neither a reader that is not there yet nor one that goes away is an error; what is no
 /// FIFO is appended to.
 fn open_out(path: &Path) -> io::Result<Sink> {
     if !fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)?;
         return Ok(Sink::File(Arc::new(file)));
     }
-    let fifo = OpenOptions::new().read(true).write(true).custom_flags(nonblock()).open(path)?;
+    let fifo = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nonblock())
+        .open(path)?;
     Ok(Sink::Fd(watched(fifo.into(), Interest::WRITABLE)?))
 }
 
 /// The FIFO to read, and a writing end that keeps it from ending while no client has it open.
 fn open_stdin_fifo(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
-    let read = OpenOptions::new().read(true).custom_flags(nonblock()).open(path)?;
+    let read = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblock())
+        .open(path)?;
     if !read.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "stdin is no FIFO"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "stdin is no FIFO",
+        ));
     }
-    let keep = OpenOptions::new().write(true).custom_flags(nonblock()).open(path)?;
+    let keep = OpenOptions::new()
+        .write(true)
+        .custom_flags(nonblock())
+        .open(path)?;
     Ok((read.into(), keep.into()))
 }
 

@@ -27,7 +27,13 @@ pub(crate) struct Spool {
 impl Spool {
     /// An empty queue that spills to `directory`.
     pub(crate) fn new(directory: &Path) -> Spool {
-        Spool { memory: VecDeque::new(), directory: directory.to_owned(), file: None, read: 0, written: 0 }
+        Spool {
+            memory: VecDeque::new(),
+            directory: directory.to_owned(),
+            file: None,
+            read: 0,
+            written: 0,
+        }
     }
 
     /// Whether nothing is queued.
@@ -83,8 +89,12 @@ impl Spool {
     }
 
     fn refill(&mut self) -> io::Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let count = usize::try_from(self.written - self.read).unwrap_or(CHUNK).min(CHUNK);
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let count = usize::try_from(self.written - self.read)
+            .unwrap_or(CHUNK)
+            .min(CHUNK);
         let mut chunk = vec![0; count];
         file.read_exact_at(&mut chunk, self.read)?;
         self.read += count as u64;
@@ -100,9 +110,16 @@ impl Spool {
 fn unnamed(directory: &Path) -> io::Result<File> {
     let open = |directory: &Path| {
         let flags = i32::try_from(rustix::fs::OFlags::TMPFILE.bits()).unwrap_or(0);
-        OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(directory)
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(directory)
     };
-    open(directory).or_else(|_| open(Path::new("/var/tmp"))).or_else(|_| open(&std::env::temp_dir()))
+    open(directory)
+        .or_else(|_| open(Path::new("/var/tmp")))
+        .or_else(|_| open(&std::env::temp_dir()))
 }
 
 #[cfg(test)]

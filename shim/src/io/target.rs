@@ -22,7 +22,10 @@ pub(crate) enum Output {
     /// To attached clients, and to a log if there is one.
     Davit(Option<LogOptions>),
     /// To FIFOs (or files) that containerd's client made.
-    Fifos { stdout: Option<PathBuf>, stderr: Option<PathBuf> },
+    Fifos {
+        stdout: Option<PathBuf>,
+        stderr: Option<PathBuf>,
+    },
     /// Appended to one file.
     File(PathBuf),
     /// To a logging program.
@@ -69,9 +72,17 @@ impl StdioRequest {
     }
 
     fn output(&self) -> Result<Output> {
-        let first = if self.stdout.is_empty() { &self.stderr } else { &self.stdout };
+        let first = if self.stdout.is_empty() {
+            &self.stderr
+        } else {
+            &self.stdout
+        };
         if first.is_empty() {
-            return Ok(if self.stdin.starts_with("davit://") { Output::Davit(None) } else { Output::Null });
+            return Ok(if self.stdin.starts_with("davit://") {
+                Output::Davit(None)
+            } else {
+                Output::Null
+            });
         }
         let Some((scheme, rest)) = first.split_once("://") else {
             return Ok(self.fifos());
@@ -82,13 +93,20 @@ impl StdioRequest {
             "fifo" => Ok(self.fifos()),
             "file" => Ok(Output::File(absolute(path)?)),
             "davit" if path.is_empty() => Ok(Output::Davit(None)),
-            "davit" => log_options(absolute(path)?, query).map(|options| Output::Davit(Some(options))),
+            "davit" => {
+                log_options(absolute(path)?, query).map(|options| Output::Davit(Some(options)))
+            }
             "binary" | "binary-v2" => Ok(Output::Binary(Binary {
                 path: absolute(path)?,
-                args: parameters(query)?.into_iter().flat_map(|(key, value)| [key, value]).collect(),
+                args: parameters(query)?
+                    .into_iter()
+                    .flat_map(|(key, value)| [key, value])
+                    .collect(),
                 must_say_ready: scheme == "binary-v2",
             })),
-            other => Err(invalid(format!("stdio {first:?}: unknown scheme {other:?}"))),
+            other => Err(invalid(format!(
+                "stdio {first:?}: unknown scheme {other:?}"
+            ))),
         }
     }
 
@@ -97,18 +115,35 @@ impl StdioRequest {
             "" => None,
             path => Some(PathBuf::from(path)),
         };
-        Output::Fifos { stdout: path(&self.stdout), stderr: path(&self.stderr) }
+        Output::Fifos {
+            stdout: path(&self.stdout),
+            stderr: path(&self.stderr),
+        }
     }
 }
 
 fn log_options(path: PathBuf, query: &str) -> Result<LogOptions> {
-    let mut options = LogOptions { path, max_size: 20 * 1024 * 1024, max_file: 5 };
+    let mut options = LogOptions {
+        path,
+        max_size: 20 * 1024 * 1024,
+        max_file: 5,
+    };
     for (key, value) in parameters(query)? {
-        let bad = |_| invalid(format!("log {}: {key}={value} is no number", options.path.display()));
+        let bad = |_| {
+            invalid(format!(
+                "log {}: {key}={value} is no number",
+                options.path.display()
+            ))
+        };
         match key.as_str() {
             "max-size" => options.max_size = value.parse().map_err(bad)?,
             "max-file" => options.max_file = value.parse::<u32>().map_err(bad)?.clamp(1, 1000),
-            _ => return Err(invalid(format!("log {}: unknown parameter {key:?}", options.path.display()))),
+            _ => {
+                return Err(invalid(format!(
+                    "log {}: unknown parameter {key:?}",
+                    options.path.display()
+                )));
+            }
         }
     }
     Ok(options)
@@ -120,14 +155,21 @@ fn parameters(query: &str) -> Result<Vec<(String, String)>> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(&key.replace('+', " "))?, decode(&value.replace('+', " "))?))
+            Ok((
+                decode(&key.replace('+', " "))?,
+                decode(&value.replace('+', " "))?,
+            ))
         })
         .collect()
 }
 
 fn absolute(path: String) -> Result<PathBuf> {
     let path = PathBuf::from(path);
-    if path.is_absolute() { Ok(path) } else { Err(invalid(format!("stdio path {path:?} is not absolute"))) }
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(invalid(format!("stdio path {path:?} is not absolute")))
+    }
 }
 
 /// Undoes percent encoding.
@@ -142,7 +184,11 @@ fn decode(text: &str) -> Result<String> {
         let mut digit = || rest.next().and_then(|byte| (byte as char).to_digit(16));
         match (digit(), digit()) {
             (Some(high), Some(low)) => bytes.push(u8::try_from(high * 16 + low).unwrap_or(b'?')),
-            _ => return Err(invalid(format!("stdio {text:?}: % must be followed by two hexadecimal digits"))),
+            _ => {
+                return Err(invalid(format!(
+                    "stdio {text:?}: % must be followed by two hexadecimal digits"
+                )));
+            }
         }
     }
     String::from_utf8(bytes).map_err(|_| invalid(format!("stdio {text:?} is not UTF-8")))
@@ -157,13 +203,23 @@ mod tests {
     use super::*;
 
     fn parse(stdin: &str, stdout: &str, stderr: &str) -> Result<(Source, Output)> {
-        StdioRequest { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into(), terminal: false }.parse()
+        StdioRequest {
+            stdin: stdin.into(),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            terminal: false,
+        }
+        .parse()
     }
 
     #[test]
     fn every_form() {
         assert_eq!(parse("", "", "").unwrap(), (Source::Null, Output::Null));
-        let log = LogOptions { path: "/l/x y.log".into(), max_size: 7, max_file: 2 };
+        let log = LogOptions {
+            path: "/l/x y.log".into(),
+            max_size: 7,
+            max_file: 2,
+        };
         assert_eq!(
             parse("davit://", "davit:///l/x%20y.log?max-size=7&max-file=2", "").unwrap(),
             (Source::Davit, Output::Davit(Some(log)))
@@ -171,16 +227,38 @@ mod tests {
         assert_eq!(parse("", "davit://", "").unwrap().1, Output::Davit(None));
         assert_eq!(
             parse("/f/in", "/f/out", "").unwrap(),
-            (Source::Fifo("/f/in".into()), Output::Fifos { stdout: Some("/f/out".into()), stderr: None })
+            (
+                Source::Fifo("/f/in".into()),
+                Output::Fifos {
+                    stdout: Some("/f/out".into()),
+                    stderr: None
+                }
+            )
         );
-        assert_eq!(parse("", "file:///x", "file:///x").unwrap().1, Output::File("/x".into()));
-        let binary = Binary { path: "/bin/l".into(), args: vec!["k".into(), "v w".into()], must_say_ready: false };
-        assert_eq!(parse("", "binary:///bin/l?k=v+w", "").unwrap().1, Output::Binary(binary));
+        assert_eq!(
+            parse("", "file:///x", "file:///x").unwrap().1,
+            Output::File("/x".into())
+        );
+        let binary = Binary {
+            path: "/bin/l".into(),
+            args: vec!["k".into(), "v w".into()],
+            must_say_ready: false,
+        };
+        assert_eq!(
+            parse("", "binary:///bin/l?k=v+w", "").unwrap().1,
+            Output::Binary(binary)
+        );
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for stdout in ["ftp://x", "file://x", "davit:///l?max-size=x", "davit:///l?what=1", "davit:///%zz"] {
+        for stdout in [
+            "ftp://x",
+            "file://x",
+            "davit:///l?max-size=x",
+            "davit:///l?what=1",
+            "davit:///%zz",
+        ] {
             assert!(parse("", stdout, "").is_err(), "{stdout}");
         }
     }

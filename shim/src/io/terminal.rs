@@ -41,12 +41,20 @@ impl Terminal {
 
     /// Lets the master go: readers of the slave get a hangup.
     pub(crate) fn close(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).master = None;
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .master = None;
     }
 }
 
 fn apply(master: &AsyncFd<OwnedFd>, size: Size) {
-    let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: size.height,
+        ws_col: size.width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // A terminal whose process is gone keeps its size.
     let _ = tcsetwinsize(master.get_ref(), size);
 }

@@ -30,13 +30,19 @@ impl ConsoleSocket {
         }
         let directory = File::open(bundle)?;
         let short = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
-        Ok(ConsoleSocket { listener: UnixListener::bind(short)?, path, name })
+        Ok(ConsoleSocket {
+            listener: UnixListener::bind(short)?,
+            path,
+            name,
+        })
     }
 
     /// Waits for the runtime to connect and send.
     pub(super) async fn receive(&self) -> io::Result<OwnedFd> {
         let (stream, _) = self.listener.accept().await?;
-        stream.async_io(Interest::READABLE, || receive_fd(&stream)).await
+        stream
+            .async_io(Interest::READABLE, || receive_fd(&stream))
+            .await
     }
 }
 
@@ -52,7 +58,12 @@ fn receive_fd(stream: &UnixStream) -> io::Result<OwnedFd> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut name = [0u8; 4096];
     let mut parts = [io::IoSliceMut::new(&mut name)];
-    recvmsg(stream.as_fd(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    recvmsg(
+        stream.as_fd(),
+        &mut parts,
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     let received = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,

@@ -13,7 +13,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::console::ConsoleSocket;
-use super::{CheckpointRequest, CreateRequest, Created, ExecRequest, ProcessIo, RuntimeOptions, RuntimeState, report};
+use super::{
+    CheckpointRequest, CreateRequest, Created, ExecRequest, ProcessIo, RuntimeOptions,
+    RuntimeState, report,
+};
 use crate::error::{Error, Kind, Result};
 use crate::reaper::Reaper;
 
@@ -41,7 +44,11 @@ enum Streams {
     /// Nothing to read, output is collected.
     Collected,
     /// The container's.
-    Container { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Container {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// /dev/null for all three (a console socket carries the container's).
     Null,
 }
@@ -55,10 +62,18 @@ impl External {
         let binary = find(&options.runtime).ok_or_else(|| {
             Error::new(
                 Kind::NotFound,
-                format!("runtime {:?}: no such executable file; install it or name another runtime", options.runtime),
+                format!(
+                    "runtime {:?}: no such executable file; install it or name another runtime",
+                    options.runtime
+                ),
             )
         })?;
-        Ok(External { options, binary, log: bundle.join("log.json"), reaper })
+        Ok(External {
+            options,
+            binary,
+            log: bundle.join("log.json"),
+            reaper,
+        })
     }
 
     /// Whether a container's init is a process that signals can be sent to directly, which saves a run of the binary.
@@ -68,7 +83,11 @@ impl External {
     }
 
     pub(crate) async fn create(&self, request: CreateRequest<'_>) -> Result<Created> {
-        let verb = if request.checkpoint.is_some() { "restore" } else { "create" };
+        let verb = if request.checkpoint.is_some() {
+            "restore"
+        } else {
+            "create"
+        };
         let pid_file = request.bundle.join("init.pid");
         let mut args: Vec<OsString> = vec![verb.into(), "--bundle".into(), request.bundle.into()];
         args.extend(["--pid-file".into(), pid_file.clone().into()]);
@@ -85,9 +104,21 @@ impl External {
             }
         }
         if !request.preserved.is_empty() {
-            args.extend(["--preserve-fds".into(), request.preserved.len().to_string().into()]);
+            args.extend([
+                "--preserve-fds".into(),
+                request.preserved.len().to_string().into(),
+            ]);
         }
-        self.spawn(args, request.id, request.bundle, INIT_CONSOLE, request.io, request.preserved, &pid_file).await
+        self.spawn(
+            args,
+            request.id,
+            request.bundle,
+            INIT_CONSOLE,
+            request.io,
+            request.preserved,
+            &pid_file,
+        )
+        .await
     }
 
     pub(crate) async fn start(&self, id: &str) -> Result<()> {
@@ -95,10 +126,13 @@ impl External {
     }
 
     pub(crate) async fn exec(&self, request: ExecRequest<'_>) -> Result<Created> {
-        let process = request.bundle.join(format!("{}.process.json", request.exec_id));
+        let process = request
+            .bundle
+            .join(format!("{}.process.json", request.exec_id));
         let pid_file = request.bundle.join(format!("{}.pid", request.exec_id));
-        fs::write(&process, request.process)
-            .map_err(|error| Error::because(format_args!("writing {}", process.display()), error))?;
+        fs::write(&process, request.process).map_err(|error| {
+            Error::because(format_args!("writing {}", process.display()), error)
+        })?;
         let args: Vec<OsString> = vec![
             "exec".into(),
             "--process".into(),
@@ -108,8 +142,17 @@ impl External {
             "--detach".into(),
         ];
         let console = format!("c-{:x}", short_hash(request.exec_id));
-        let created =
-            self.spawn(args, request.id, request.bundle, &console, request.io, Vec::new(), &pid_file).await;
+        let created = self
+            .spawn(
+                args,
+                request.id,
+                request.bundle,
+                &console,
+                request.io,
+                Vec::new(),
+                &pid_file,
+            )
+            .await;
         // Read by now; the bundle goes later anyhow.
         let _ = fs::remove_file(&process);
         created
@@ -126,7 +169,11 @@ impl External {
     }
 
     pub(crate) async fn delete(&self, id: &str, force: bool) -> Result<()> {
-        let args: &[&str] = if force { &["delete", "--force", id] } else { &["delete", id] };
+        let args: &[&str] = if force {
+            &["delete", "--force", id]
+        } else {
+            &["delete", id]
+        };
         match self.call(args, LONG).await {
             Err(error) if force && error.kind == Kind::NotFound => Ok(()),
             other => other.map(drop),
@@ -144,8 +191,9 @@ impl External {
     pub(crate) async fn ps(&self, id: &str) -> Result<Vec<i32>> {
         let output = self.call(&["ps", "--format", "json", id], SHORT).await?;
         // runc prints null for a container without processes.
-        let pids: Option<Vec<i32>> = serde_json::from_slice(&output)
-            .map_err(|error| Error::because(format_args!("{} ps: unexpected output", self.name()), error))?;
+        let pids: Option<Vec<i32>> = serde_json::from_slice(&output).map_err(|error| {
+            Error::because(format_args!("{} ps: unexpected output", self.name()), error)
+        })?;
         Ok(pids.unwrap_or_default())
     }
 
@@ -153,8 +201,16 @@ impl External {
         let path = self.log.with_file_name("update.json");
         fs::write(&path, resources)
             .map_err(|error| Error::because(format_args!("writing {}", path.display()), error))?;
-        let args = ["update".into(), "--resources".into(), path.clone().into_os_string(), id.into()];
-        let result = self.run(&args, Streams::Collected, Vec::new(), SHORT).await.map(drop);
+        let args = [
+            "update".into(),
+            "--resources".into(),
+            path.clone().into_os_string(),
+            id.into(),
+        ];
+        let result = self
+            .run(&args, Streams::Collected, Vec::new(), SHORT)
+            .await
+            .map(drop);
         // Read by now; the bundle goes later anyhow.
         let _ = fs::remove_file(&path);
         result
@@ -168,22 +224,44 @@ impl External {
             pid: i32,
         }
         let output = self.call(&["state", id], SHORT).await?;
-        let State { status, pid } = serde_json::from_slice(&output)
-            .map_err(|error| Error::because(format_args!("{} state: unexpected output", self.name()), error))?;
+        let State { status, pid } = serde_json::from_slice(&output).map_err(|error| {
+            Error::because(
+                format_args!("{} state: unexpected output", self.name()),
+                error,
+            )
+        })?;
         match status.as_str() {
             "creating" => Ok(RuntimeState::Creating),
             "created" => Ok(RuntimeState::Created { pid }),
             "running" => Ok(RuntimeState::Running { pid }),
             "paused" | "pausing" => Ok(RuntimeState::Paused { pid }),
             "stopped" => Ok(RuntimeState::Stopped),
-            other => Err(Error::because(format_args!("{} state", self.name()), format_args!("unknown status {other:?}"))),
+            other => Err(Error::because(
+                format_args!("{} state", self.name()),
+                format_args!("unknown status {other:?}"),
+            )),
         }
     }
 
-    pub(crate) async fn checkpoint(&self, id: &str, bundle: &Path, request: &CheckpointRequest) -> Result<()> {
-        let mut args: Vec<OsString> = vec!["checkpoint".into(), "--image-path".into(), request.image_path.clone().into()];
-        let work = request.work_path.clone().or_else(|| self.options.criu_work_path.clone());
-        args.extend(["--work-path".into(), work.unwrap_or_else(|| bundle.to_owned()).into()]);
+    pub(crate) async fn checkpoint(
+        &self,
+        id: &str,
+        bundle: &Path,
+        request: &CheckpointRequest,
+    ) -> Result<()> {
+        let mut args: Vec<OsString> = vec![
+            "checkpoint".into(),
+            "--image-path".into(),
+            request.image_path.clone().into(),
+        ];
+        let work = request
+            .work_path
+            .clone()
+            .or_else(|| self.options.criu_work_path.clone());
+        args.extend([
+            "--work-path".into(),
+            work.unwrap_or_else(|| bundle.to_owned()).into(),
+        ]);
         let flags = [
             (!request.exit, "--leave-running"),
             (request.open_tcp, "--tcp-established"),
@@ -191,15 +269,25 @@ impl External {
             (request.terminal, "--shell-job"),
             (request.file_locks, "--file-locks"),
         ];
-        args.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| OsString::from(flag)));
+        args.extend(
+            flags
+                .iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, flag)| OsString::from(flag)),
+        );
         for namespace in &request.empty_namespaces {
             args.extend(["--empty-ns".into(), namespace.into()]);
         }
         if !request.cgroups_mode.is_empty() {
-            args.extend(["--manage-cgroups-mode".into(), OsString::from(&request.cgroups_mode)]);
+            args.extend([
+                "--manage-cgroups-mode".into(),
+                OsString::from(&request.cgroups_mode),
+            ]);
         }
         args.push(id.into());
-        self.run(&args, Streams::Collected, Vec::new(), CHECKPOINT).await.map(drop)
+        self.run(&args, Streams::Collected, Vec::new(), CHECKPOINT)
+            .await
+            .map(drop)
     }
 
     pub(crate) async fn features(&self) -> Result<Vec<u8>> {
@@ -207,7 +295,10 @@ impl External {
     }
 
     fn name(&self) -> std::borrow::Cow<'_, str> {
-        self.binary.file_name().unwrap_or_default().to_string_lossy()
+        self.binary
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
     }
 
     /// create, restore and exec: a process with the container's stdio, whose pid comes in a file.
@@ -223,7 +314,18 @@ impl External {
         pid_file: &Path,
     ) -> Result<Created> {
         let (streams, socket) = match io {
-            ProcessIo::Fds { stdin, stdout, stderr } => (Streams::Container { stdin, stdout, stderr }, None),
+            ProcessIo::Fds {
+                stdin,
+                stdout,
+                stderr,
+            } => (
+                Streams::Container {
+                    stdin,
+                    stdout,
+                    stderr,
+                },
+                None,
+            ),
             ProcessIo::Console => {
                 let socket = ConsoleSocket::bind(bundle, console_name.to_owned())
                     .map_err(|error| Error::because("making the console socket", error))?;
@@ -237,23 +339,44 @@ impl External {
             None => run.await.map(|_| None)?,
             Some(socket) => Some(with_console(run, socket).await?),
         };
-        let text = fs::read_to_string(pid_file)
-            .map_err(|error| Error::because(format_args!("{} wrote no pid file {}", self.name(), pid_file.display()), error))?;
-        let pid = text
-            .trim()
-            .parse()
-            .map_err(|error| Error::because(format_args!("pid file {}: {text:?}", pid_file.display()), error))?;
+        let text = fs::read_to_string(pid_file).map_err(|error| {
+            Error::because(
+                format_args!("{} wrote no pid file {}", self.name(), pid_file.display()),
+                error,
+            )
+        })?;
+        let pid = text.trim().parse().map_err(|error| {
+            Error::because(
+                format_args!("pid file {}: {text:?}", pid_file.display()),
+                error,
+            )
+        })?;
         Ok(Created { pid, console })
     }
 
     async fn call(&self, args: &[&str], deadline: Duration) -> Result<Vec<u8>> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-        self.run(&args, Streams::Collected, Vec::new(), deadline).await
+        self.run(&args, Streams::Collected, Vec::new(), deadline)
+            .await
     }
 
-    async fn run(&self, args: &[OsString], streams: Streams, preserved: Vec<OwnedFd>, deadline: Duration) -> Result<Vec<u8>> {
-        let verb = args.first().map(|verb| verb.to_string_lossy().into_owned()).unwrap_or_default();
-        let failed = |error: io::Error| Error::because(format_args!("running {} {verb}", self.binary.display()), error);
+    async fn run(
+        &self,
+        args: &[OsString],
+        streams: Streams,
+        preserved: Vec<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>> {
+        let verb = args
+            .first()
+            .map(|verb| verb.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let failed = |error: io::Error| {
+            Error::because(
+                format_args!("running {} {verb}", self.binary.display()),
+                error,
+            )
+        };
         let logged = fs::metadata(&self.log).map_or(0, |metadata| metadata.len());
         let mut command = self.command(args, preserved);
         let output = connect(&mut command, streams).map_err(failed)?;
@@ -267,7 +390,11 @@ impl External {
             kill(pid);
             return Err(Error::new(
                 Kind::DeadlineExceeded,
-                format!("{} {verb} did not finish within {} s and was killed", self.name(), deadline.as_secs()),
+                format!(
+                    "{} {verb} did not finish within {} s and was killed",
+                    self.name(),
+                    deadline.as_secs()
+                ),
             ));
         };
         // A hook that stays behind may hold the pipe open.
@@ -281,7 +408,12 @@ impl External {
         let mut message = report::last_error(&self.log, logged);
         if message.is_empty() {
             let text = String::from_utf8_lossy(&output);
-            message = format!("{} did not terminate successfully: exit status {}: {}", self.name(), ended.code, text.trim());
+            message = format!(
+                "{} did not terminate successfully: exit status {}: {}",
+                self.name(),
+                ended.code,
+                text.trim()
+            );
         }
         Err(Error::new(report::kind(&message), message))
     }
@@ -289,7 +421,10 @@ impl External {
     fn command(&self, args: &[OsString], preserved: Vec<OwnedFd>) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(&self.options.root);
-        command.arg("--log").arg(&self.log).args(["--log-format", "json"]);
+        command
+            .arg("--log")
+            .arg(&self.log)
+            .args(["--log-format", "json"]);
         if self.options.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
@@ -310,7 +445,10 @@ impl External {
 const INIT_CONSOLE: &str = "c-init";
 
 /// Runs a command that sends a terminal, and takes it as soon as it comes.
-async fn with_console(run: impl Future<Output = Result<Vec<u8>>>, socket: &ConsoleSocket) -> Result<OwnedFd> {
+async fn with_console(
+    run: impl Future<Output = Result<Vec<u8>>>,
+    socket: &ConsoleSocket,
+) -> Result<OwnedFd> {
     let received = socket.receive();
     tokio::pin!(run, received);
     let failed = |error| Error::because("receiving the terminal from the runtime", error);
@@ -337,16 +475,26 @@ async fn with_console(run: impl Future<Output = Result<Vec<u8>>>, socket: &Conso
 fn connect(command: &mut Command, streams: Streams) -> io::Result<Option<OwnedFd>> {
     match streams {
         Streams::Null => {
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             Ok(None)
         }
-        Streams::Container { stdin, stdout, stderr } => {
+        Streams::Container {
+            stdin,
+            stdout,
+            stderr,
+        } => {
             command.stdin(stdin).stdout(stdout).stderr(stderr);
             Ok(None)
         }
         Streams::Collected => {
             let (read, write) = io::pipe()?;
-            command.stdin(Stdio::null()).stdout(write.try_clone()?).stderr(write);
+            command
+                .stdin(Stdio::null())
+                .stdout(write.try_clone()?)
+                .stderr(write);
             Ok(Some(read.into()))
         }
     }
@@ -370,18 +518,26 @@ fn kill(pid: i32) {
 
 /// The executable that `runtime` names: a path, or a name looked up in `$PATH`.
 fn find(runtime: &str) -> Option<PathBuf> {
-    let executable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
+    let executable = |path: &Path| {
+        rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
+    };
     if runtime.contains('/') {
         let path = PathBuf::from(runtime);
         return (path.is_absolute() && executable(&path)).then_some(path);
     }
-    let path = std::env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
-    std::env::split_paths(&path).map(|directory| directory.join(runtime)).find(|path| executable(path))
+    let path = std::env::var_os("PATH")
+        .filter(|path| !path.is_empty())
+        .unwrap_or_else(|| DEFAULT_PATH.into());
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(runtime))
+        .find(|path| executable(path))
 }
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// FNV-1a: a short file name for an exec id, so that a socket's path stays short.
 fn short_hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

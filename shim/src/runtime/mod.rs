@@ -39,7 +39,11 @@ pub(crate) struct RuntimeOptions {
 #[derive(Debug)]
 pub(crate) enum ProcessIo {
     /// These descriptors, which the runtime must close in this process when it has passed them on (drop them).
-    Fds { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Fds {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// A pseudo-terminal of the container's own devpts; the runtime hands back the master (see [`Created::console`]).
     /// The size comes from the OCI process's `consoleSize`.
     Console,
@@ -195,7 +199,12 @@ impl Runtime {
     }
 
     /// Writes a criu image of the container.
-    pub(crate) async fn checkpoint(&self, id: &str, bundle: &Path, request: &CheckpointRequest) -> Result<()> {
+    pub(crate) async fn checkpoint(
+        &self,
+        id: &str,
+        bundle: &Path,
+        request: &CheckpointRequest,
+    ) -> Result<()> {
         either!(self, runtime => runtime.checkpoint(id, bundle, request).await)
     }
 

@@ -47,8 +47,17 @@ fn parse(text: &str) -> String {
     text.lines()
         .rev()
         .filter_map(|line| serde_json::from_str::<Line>(line).ok())
-        .filter(|line| matches!(line.level.to_ascii_lowercase().as_str(), "error" | "fatal" | "panic"))
-        .map(|line| [line.msg, line.message, line.fields.message].into_iter().find(|m| !m.is_empty()))
+        .filter(|line| {
+            matches!(
+                line.level.to_ascii_lowercase().as_str(),
+                "error" | "fatal" | "panic"
+            )
+        })
+        .map(|line| {
+            [line.msg, line.message, line.fields.message]
+                .into_iter()
+                .find(|m| !m.is_empty())
+        })
         .find_map(|message| message)
         .map(|message| message.trim_end().to_owned())
         .unwrap_or_default()
@@ -64,7 +73,11 @@ pub(super) fn kind(message: &str) -> Kind {
         "container is not running",
         "container not found",
     ];
-    const TAKEN: [&str; 3] = ["container with given ID already exists", "container with id exists", "already exists"];
+    const TAKEN: [&str; 3] = [
+        "container with given ID already exists",
+        "container with id exists",
+        "already exists",
+    ];
     const STATE: [&str; 6] = [
         "cannot start a container that has stopped",
         "cannot start an already running container",
@@ -102,8 +115,17 @@ mod tests {
     #[test]
     fn kinds() {
         assert_eq!(kind("container does not exist"), Kind::NotFound);
-        assert_eq!(kind("container with given ID already exists"), Kind::AlreadyExists);
-        assert_eq!(kind("cannot exec in a stopped container"), Kind::FailedPrecondition);
-        assert_eq!(kind("exec failed: unable to start container process: chdir: does not exist"), Kind::Unknown);
+        assert_eq!(
+            kind("container with given ID already exists"),
+            Kind::AlreadyExists
+        );
+        assert_eq!(
+            kind("cannot exec in a stopped container"),
+            Kind::FailedPrecondition
+        );
+        assert_eq!(
+            kind("exec failed: unable to start container process: chdir: does not exist"),
+            Kind::Unknown
+        );
     }
 }

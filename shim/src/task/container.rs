@@ -90,10 +90,12 @@ impl Container {
         if exec_id.is_empty() {
             return Ok(self.init.clone());
         }
-        self.execs()
-            .get(exec_id)
-            .cloned()
-            .ok_or_else(|| Error::new(Kind::NotFound, format!("process {exec_id} in container {} does not exist", self.id)))
+        self.execs().get(exec_id).cloned().ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                format!("process {exec_id} in container {} does not exist", self.id),
+            )
+        })
     }
 
     pub(crate) fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
@@ -106,13 +108,17 @@ impl Container {
         match found {
             Ok(cgroup) => {
                 if self.shim.publisher.is_on() {
-                    *self.oom.lock().unwrap_or_else(PoisonError::into_inner) = self.watch_oom(&cgroup);
+                    *self.oom.lock().unwrap_or_else(PoisonError::into_inner) =
+                        self.watch_oom(&cgroup);
                 }
                 // Set once: the start of a restored container is the only other caller.
                 let _ = self.cgroup.set(cgroup);
             }
             // Init is gone already: there is nothing to measure.
-            Err(error) => diag::info(format_args!("container {}: its cgroups are not known: {error}", self.id)),
+            Err(error) => diag::info(format_args!(
+                "container {}: its cgroups are not known: {error}",
+                self.id
+            )),
         }
     }
 
@@ -130,7 +136,8 @@ impl Container {
         let watch = cgroup.oom_watch().ok().flatten()?;
         let events = watch.as_fd().try_clone_to_owned().ok()?;
         let events = davit_sys::ready::watch(events, tokio::io::Interest::READABLE).ok()?;
-        let (cgroup, publisher, id) = (cgroup.clone(), self.shim.publisher.clone(), self.id.clone());
+        let (cgroup, publisher, id) =
+            (cgroup.clone(), self.shim.publisher.clone(), self.id.clone());
         Some(tokio::spawn(async move {
             let mut known = 0;
             while let Ok(mut ready) = events.readable().await {
@@ -138,7 +145,10 @@ impl Container {
                 ready.clear_ready();
                 let kills = cgroup.oom_kills();
                 if kills > known {
-                    let event = events::task::TaskOOM { container_id: id.clone(), ..Default::default() };
+                    let event = events::task::TaskOOM {
+                        container_id: id.clone(),
+                        ..Default::default()
+                    };
                     publisher.publish(topics::TASK_OOM_EVENT_TOPIC, &event);
                 }
                 known = kills;
@@ -148,7 +158,12 @@ impl Container {
 
     /// Lets go of everything but what is on disk.
     pub(crate) fn close(&self) {
-        if let Some(task) = self.oom.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = self
+            .oom
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             task.abort();
         }
         self.init.stdio.close();

@@ -46,7 +46,12 @@ impl Tasks {
             return Err(Error::new(Kind::InvalidArgument, text));
         }
         let id = create.id.clone();
-        let taken = || Error::new(Kind::AlreadyExists, format!("container {id} already exists"));
+        let taken = || {
+            Error::new(
+                Kind::AlreadyExists,
+                format!("container {id} already exists"),
+            )
+        };
         if self.slots().contains_key(&id) {
             return Err(taken());
         }
@@ -66,20 +71,47 @@ impl Tasks {
 
     async fn create_reserved(&self, create: Create) -> Result<(Arc<Container>, i32)> {
         let config = Config::read(&create.bundle)?;
-        let runtime = Runtime::open(create.options.clone(), &create.bundle, self.shim.reaper.clone())?;
+        let runtime = Runtime::open(
+            create.options.clone(),
+            &create.bundle,
+            self.shim.reaper.clone(),
+        )?;
         fail_point!("shim.create.begin");
-        options::remember(&create.bundle, &create.options)
-            .map_err(|error| Error::because(format_args!("writing runtime.json to {}", create.bundle.display()), error))?;
+        options::remember(&create.bundle, &create.options).map_err(|error| {
+            Error::because(
+                format_args!("writing runtime.json to {}", create.bundle.display()),
+                error,
+            )
+        })?;
         let mounted = Mounted::attach(&create)?;
         fail_point!("shim.create.after-mount");
-        let (io, stdio) = io::open(&create.stdio, &create.id, &self.shim.namespace, &create.bundle).await?;
+        let (io, stdio) = io::open(
+            &create.stdio,
+            &create.id,
+            &self.shim.namespace,
+            &create.bundle,
+        )
+        .await?;
         let hubs = Hubs::default();
         let attach = attach_server(&create.bundle, &hubs, &stdio)?;
         // Init may end before its pid is known here.
         let expecting = self.shim.reaper.expect();
         let (created, before) = match &create.checkpoint {
-            Some(_) => (None, Some(Before { io, spec: Vec::new() })),
-            None => (Some(make(&create, &runtime, io).await.inspect_err(|_| stdio.close())?), None),
+            Some(_) => (
+                None,
+                Some(Before {
+                    io,
+                    spec: Vec::new(),
+                }),
+            ),
+            None => (
+                Some(
+                    make(&create, &runtime, io)
+                        .await
+                        .inspect_err(|_| stdio.close())?,
+                ),
+                None,
+            ),
         };
         fail_point!("shim.create.after-runtime");
         let init = Process::new("", create.stdio.clone(), stdio, before);
@@ -117,7 +149,11 @@ impl Tasks {
             container_id: create.id.clone(),
             bundle: create.bundle.to_string_lossy().into_owned(),
             io: MessageField::some(io),
-            checkpoint: create.checkpoint.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+            checkpoint: create
+                .checkpoint
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             pid: u32::try_from(pid).unwrap_or(0),
             ..Default::default()
         };
@@ -130,17 +166,29 @@ impl Tasks {
                 ..Default::default()
             };
             // The same message, generated a second time under a name that cannot be written here.
-            let copy = wire.write_to_bytes().and_then(|bytes| Message::parse_from_bytes(&bytes));
+            let copy = wire
+                .write_to_bytes()
+                .and_then(|bytes| Message::parse_from_bytes(&bytes));
             event.rootfs.extend(copy);
         }
-        self.shim.publisher.publish(topics::TASK_CREATE_EVENT_TOPIC, &event);
+        self.shim
+            .publisher
+            .publish(topics::TASK_CREATE_EVENT_TOPIC, &event);
     }
 }
 
 async fn make(create: &Create, runtime: &Runtime, io: ProcessIo) -> Result<Created> {
-    let request =
-        CreateRequest { id: &create.id, bundle: &create.bundle, io, checkpoint: None, preserved: Vec::new() };
-    let created = runtime.create(request).await.map_err(|error| error.within("OCI runtime create failed"))?;
+    let request = CreateRequest {
+        id: &create.id,
+        bundle: &create.bundle,
+        io,
+        checkpoint: None,
+        preserved: Vec::new(),
+    };
+    let created = runtime
+        .create(request)
+        .await
+        .map_err(|error| error.within("OCI runtime create failed"))?;
     let pid_file = create.bundle.join("init.pid");
     if !pid_file.exists() {
         // For people and tools; a binary writes it itself.
@@ -152,10 +200,16 @@ async fn make(create: &Create, runtime: &Runtime, io: ProcessIo) -> Result<Creat
 }
 
 fn attach_server(bundle: &Path, hubs: &Hubs, stdio: &Stdio) -> Result<Option<AttachServer>> {
-    let Some(hub) = &stdio.hub else { return Ok(None) };
+    let Some(hub) = &stdio.hub else {
+        return Ok(None);
+    };
     hubs.insert("", hub.clone());
-    let server = AttachServer::start(bundle, hubs.clone())
-        .map_err(|error| Error::because(format_args!("making the attach socket in {}", bundle.display()), error))?;
+    let server = AttachServer::start(bundle, hubs.clone()).map_err(|error| {
+        Error::because(
+            format_args!("making the attach socket in {}", bundle.display()),
+            error,
+        )
+    })?;
     Ok(Some(server))
 }
 
@@ -169,8 +223,10 @@ impl Mounted {
         }
         let target = rootfs(&create.bundle);
         let failed = |cause: String| Error::because("failed to mount rootfs component", cause);
-        fs::create_dir_all(&target).map_err(|error| failed(format!("{}: {error}", target.display())))?;
-        davit_sys::mount::attach(&create.rootfs, &target).map_err(|error| failed(format!("{error}: {}", error.io())))?;
+        fs::create_dir_all(&target)
+            .map_err(|error| failed(format!("{}: {error}", target.display())))?;
+        davit_sys::mount::attach(&create.rootfs, &target)
+            .map_err(|error| failed(format!("{error}: {}", error.io())))?;
         Ok(Mounted(Some(target)))
     }
 

@@ -54,8 +54,12 @@ async fn delete_init(container: &Arc<Container>) -> Result<Exit> {
     remove(container).await?;
     fail_point!("shim.delete.after-runtime");
     if let Some(rootfs) = &container.mounted {
-        davit_sys::mount::detach(rootfs)
-            .map_err(|error| Error::because(format_args!("failed to unmount rootfs: {error}"), error.io()))?;
+        davit_sys::mount::detach(rootfs).map_err(|error| {
+            Error::because(
+                format_args!("failed to unmount rootfs: {error}"),
+                error.io(),
+            )
+        })?;
     }
     fail_point!("shim.delete.after-unmount");
     container.close();
@@ -72,14 +76,19 @@ async fn delete_init(container: &Arc<Container>) -> Result<Exit> {
         exited_at: MessageField::some(timestamp(exit.at)),
         ..Default::default()
     };
-    container.shim.publisher.publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
+    container
+        .shim
+        .publisher
+        .publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
     init.tell();
     Ok(exit)
 }
 
 async fn delete_exec(container: &Container, process: &Arc<Process>) -> Result<Exit> {
     match process.state() {
-        State::Running { .. } | State::Paused { .. } | State::Created { .. } => return Err(running(&process.exec_id)),
+        State::Running { .. } | State::Paused { .. } | State::Created { .. } => {
+            return Err(running(&process.exec_id));
+        }
         State::Added | State::Stopped(_) => {}
     }
     let exit = ended(process).await?;
@@ -100,7 +109,9 @@ async fn delete_exec(container: &Container, process: &Arc<Process>) -> Result<Ex
 
 /// How the process ended, when that has been told; none for one that has not ended.
 async fn ended(process: &Process) -> Result<Option<Exit>> {
-    let State::Stopped(exit) = process.state() else { return Ok(None) };
+    let State::Stopped(exit) = process.state() else {
+        return Ok(None);
+    };
     // Its exit event goes before its delete event.
     match tokio::time::timeout(END, process.wait()).await {
         Ok(result) => result.map(Some),
@@ -115,20 +126,39 @@ async fn remove(container: &Container) -> Result<()> {
         return Ok(());
     }
     match container.runtime.delete(&container.id, true).await {
-        Err(error) if error.kind != Kind::NotFound => return Err(error.within("OCI runtime delete failed")),
+        Err(error) if error.kind != Kind::NotFound => {
+            return Err(error.within("OCI runtime delete failed"));
+        }
         _ => {}
     }
-    if stopping && tokio::time::timeout(END, container.init.wait()).await.is_err() {
-        let text = format!("container {} was killed, but its init has not ended", container.id);
+    if stopping
+        && tokio::time::timeout(END, container.init.wait())
+            .await
+            .is_err()
+    {
+        let text = format!(
+            "container {} was killed, but its init has not ended",
+            container.id
+        );
         return Err(Error::new(Kind::DeadlineExceeded, text));
     }
     Ok(())
 }
 
 fn never_ran(process: &Process) -> Exit {
-    Exit { id: process.record().to_owned(), pid: 0, code: 0, at: Timestamp::now(), oom: false, signal: None }
+    Exit {
+        id: process.record().to_owned(),
+        pid: 0,
+        code: 0,
+        at: Timestamp::now(),
+        oom: false,
+        signal: None,
+    }
 }
 
 fn running(id: &str) -> Error {
-    Error::new(Kind::FailedPrecondition, format!("cannot delete a running process: {id}"))
+    Error::new(
+        Kind::FailedPrecondition,
+        format!("cannot delete a running process: {id}"),
+    )
 }

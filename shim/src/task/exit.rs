@@ -29,7 +29,10 @@ pub(super) fn adopt(
     let ended = container.shim.reaper.wait(pid);
     process.advance(state(pid));
     if let Err(error) = process.stdio.start(created.console) {
-        diag::warn(format_args!("container {}: stdio of process {pid} is not copied: {error}", container.id));
+        diag::warn(format_args!(
+            "container {}: stdio of process {pid} is not copied: {error}",
+            container.id
+        ));
     }
     let kills_before = if process.exec_id.is_empty() {
         container.find_cgroup(pid);
@@ -37,7 +40,13 @@ pub(super) fn adopt(
     } else {
         container.oom_kills()
     };
-    tokio::spawn(watch(container.clone(), process.clone(), pid, kills_before, ended));
+    tokio::spawn(watch(
+        container.clone(),
+        process.clone(),
+        pid,
+        kills_before,
+        ended,
+    ));
 }
 
 async fn watch(
@@ -60,7 +69,10 @@ async fn watch(
         signal: ended.signal,
     };
     if let Err(error) = exits::write(&container.bundle, &exit) {
-        diag::warn(format_args!("container {}: the exit of {} is not on disk: {error}", container.id, exit.id));
+        diag::warn(format_args!(
+            "container {}: the exit of {} is not on disk: {error}",
+            container.id, exit.id
+        ));
     }
     fail_point!("shim.exit.after-record");
     process.stop(exit.clone());
@@ -81,7 +93,11 @@ async fn watch(
 
 /// The id that containerd knows the process by.
 fn name<'a>(container: &'a Container, process: &'a Process) -> &'a str {
-    if process.exec_id.is_empty() { &container.id } else { &process.exec_id }
+    if process.exec_id.is_empty() {
+        &container.id
+    } else {
+        &process.exec_id
+    }
 }
 
 /// Init has ended: so have the others, or they are made to; their ends are told before init's.
@@ -90,7 +106,12 @@ async fn end_others(container: &Container) {
         // Nobody left is as good.
         let _ = container.runtime.kill(&container.id, 9, true).await;
     }
-    let running: Vec<_> = container.execs().values().filter(|exec| exec.pid() > 0).cloned().collect();
+    let running: Vec<_> = container
+        .execs()
+        .values()
+        .filter(|exec| exec.pid() > 0)
+        .cloned()
+        .collect();
     let all = async {
         for exec in running {
             // An exec that was started is told, whatever became of it.
@@ -98,6 +119,9 @@ async fn end_others(container: &Container) {
         }
     };
     if tokio::time::timeout(EXECS_DEADLINE, all).await.is_err() {
-        diag::warn(format_args!("container {}: init has ended, but an exec has not", container.id));
+        diag::warn(format_args!(
+            "container {}: init has ended, but an exec has not",
+            container.id
+        ));
     }
 }

@@ -13,11 +13,18 @@ const NO_LIMIT_V1: u64 = 0x7fff_ffff_ffff_f000;
 
 /// The message that fits the host's cgroup version.
 pub(crate) fn encode(stats: &Stats, is_v2: bool) -> Any {
-    if is_v2 { pack("io.containerd.cgroups.v2", &metrics_v2(stats)) } else { pack("io.containerd.cgroups.v1", &metrics_v1(stats)) }
+    if is_v2 {
+        pack("io.containerd.cgroups.v2", &metrics_v2(stats))
+    } else {
+        pack("io.containerd.cgroups.v1", &metrics_v1(stats))
+    }
 }
 
 fn metrics_v1(stats: &Stats) -> v1::Metrics {
-    let oom = v1::MemoryOomControl { oom_kill: stats.memory.oom_kills, ..Default::default() };
+    let oom = v1::MemoryOomControl {
+        oom_kill: stats.memory.oom_kills,
+        ..Default::default()
+    };
     v1::Metrics {
         pids: MessageField::some(v1::PidsStat {
             current: stats.pids.current,
@@ -46,19 +53,30 @@ fn cpu_v1(cpu: &CpuStats) -> v1::CPUStat {
         throttled_time: cpu.throttled,
         ..Default::default()
     };
-    v1::CPUStat { usage: MessageField::some(usage), throttling: MessageField::some(throttling), ..Default::default() }
+    v1::CPUStat {
+        usage: MessageField::some(usage),
+        throttling: MessageField::some(throttling),
+        ..Default::default()
+    }
 }
 
 fn memory_v1(memory: &MemoryStats) -> v1::MemoryStat {
     let mut wire = v1::MemoryStat {
         usage: entry(memory.usage, memory.peak, memory.limit, memory.failures),
-        swap: entry(memory.swap_usage, memory.swap_peak, memory.swap_limit, memory.swap_failures),
+        swap: entry(
+            memory.swap_usage,
+            memory.swap_peak,
+            memory.swap_limit,
+            memory.swap_failures,
+        ),
         kernel: entry(memory.kernel_usage, 0, None, 0),
         kernel_tcp: entry(memory.kernel_tcp_usage, 0, None, 0),
         ..Default::default()
     };
     for (name, value) in &memory.stat {
-        let Some(field) = field_v1(&mut wire, name) else { continue };
+        let Some(field) = field_v1(&mut wire, name) else {
+            continue;
+        };
         *field = *value;
     }
     wire
@@ -104,7 +122,13 @@ fn field_v1<'a>(wire: &'a mut v1::MemoryStat, name: &str) -> Option<&'a mut u64>
 
 fn entry(usage: u64, max: u64, limit: Option<u64>, failcnt: u64) -> MessageField<v1::MemoryEntry> {
     let limit = limit.unwrap_or(NO_LIMIT_V1);
-    MessageField::some(v1::MemoryEntry { limit, usage, max, failcnt, ..Default::default() })
+    MessageField::some(v1::MemoryEntry {
+        limit,
+        usage,
+        max,
+        failcnt,
+        ..Default::default()
+    })
 }
 
 fn block_v1(block: &BlockStats) -> v1::BlkIOStat {
@@ -137,7 +161,14 @@ fn metrics_v2(stats: &Stats) -> v2::Metrics {
         throttled_usec: micro(stats.cpu.throttled),
         ..Default::default()
     };
-    let events = |name: &str| stats.memory.events.iter().find(|(key, _)| key == name).map_or(0, |(_, value)| *value);
+    let events = |name: &str| {
+        stats
+            .memory
+            .events
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or(0, |(_, value)| *value)
+    };
     let memory_events = v2::MemoryEvents {
         low: events("low"),
         high: events("high"),
@@ -156,7 +187,10 @@ fn metrics_v2(stats: &Stats) -> v2::Metrics {
         cpu: MessageField::some(cpu),
         memory: MessageField::some(memory_v2(&stats.memory)),
         memory_events: MessageField::some(memory_events),
-        io: MessageField::some(v2::IOStat { usage: io_v2(&stats.block), ..Default::default() }),
+        io: MessageField::some(v2::IOStat {
+            usage: io_v2(&stats.block),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -172,7 +206,9 @@ fn memory_v2(memory: &MemoryStats) -> v2::MemoryStat {
         ..Default::default()
     };
     for (name, value) in &memory.stat {
-        let Some(field) = field_v2(&mut wire, name) else { continue };
+        let Some(field) = field_v2(&mut wire, name) else {
+            continue;
+        };
         *field = *value;
     }
     wire
@@ -218,9 +254,15 @@ fn field_v2<'a>(wire: &'a mut v2::MemoryStat, name: &str) -> Option<&'a mut u64>
 fn io_v2(block: &BlockStats) -> Vec<v2::IOEntry> {
     let mut entries: Vec<v2::IOEntry> = Vec::new();
     let mut add = |from: &BlockEntry, operations: bool| {
-        let known = entries.iter().position(|entry| (entry.major, entry.minor) == (from.major, from.minor));
+        let known = entries
+            .iter()
+            .position(|entry| (entry.major, entry.minor) == (from.major, from.minor));
         let at = known.unwrap_or_else(|| {
-            entries.push(v2::IOEntry { major: from.major, minor: from.minor, ..Default::default() });
+            entries.push(v2::IOEntry {
+                major: from.major,
+                minor: from.minor,
+                ..Default::default()
+            });
             entries.len() - 1
         });
         match (from.operation.as_str(), operations) {

@@ -42,7 +42,12 @@ enum Slot {
 
 impl Tasks {
     pub(crate) fn new(shim: Shim) -> Tasks {
-        Tasks { shim, slots: Arc::default(), finished: Arc::default(), used: Arc::default() }
+        Tasks {
+            shim,
+            slots: Arc::default(),
+            finished: Arc::default(),
+            used: Arc::default(),
+        }
     }
 
     /// The container with this id.
@@ -52,7 +57,10 @@ impl Tasks {
     fn container(&self, id: &str) -> Result<Arc<Container>> {
         match self.slots().get(id) {
             Some(Slot::Ready(container)) => Ok(container.clone()),
-            Some(Slot::Reserved) | None => Err(Error::new(Kind::NotFound, format!("container {id} does not exist"))),
+            Some(Slot::Reserved) | None => Err(Error::new(
+                Kind::NotFound,
+                format!("container {id} does not exist"),
+            )),
         }
     }
 

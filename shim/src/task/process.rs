@@ -22,9 +22,15 @@ pub(crate) enum State {
     /// Known, but there is no process yet.
     Added,
     /// Waits for its start.
-    Created { pid: i32 },
-    Running { pid: i32 },
-    Paused { pid: i32 },
+    Created {
+        pid: i32,
+    },
+    Running {
+        pid: i32,
+    },
+    Paused {
+        pid: i32,
+    },
     Stopped(Exit),
 }
 
@@ -53,7 +59,12 @@ pub(crate) struct Before {
 }
 
 impl Process {
-    pub(crate) fn new(exec_id: &str, request: StdioRequest, stdio: Stdio, before: Option<Before>) -> Process {
+    pub(crate) fn new(
+        exec_id: &str,
+        request: StdioRequest,
+        stdio: Stdio,
+        before: Option<Before>,
+    ) -> Process {
         Process {
             exec_id: exec_id.to_owned(),
             request,
@@ -67,7 +78,11 @@ impl Process {
 
     /// The name of its exit record.
     pub(crate) fn record(&self) -> &str {
-        if self.exec_id.is_empty() { exits::INIT } else { &self.exec_id }
+        if self.exec_id.is_empty() {
+            exits::INIT
+        } else {
+            &self.exec_id
+        }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -97,7 +112,10 @@ impl Process {
 
     /// What the start needs, once.
     pub(crate) fn take_before(&self) -> Option<Before> {
-        self.before.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.before
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Goes to `next` unless the process has ended; says whether it did.
@@ -132,7 +150,10 @@ impl Process {
         match self.state() {
             State::Stopped(exit) => Ok(exit),
             State::Added | State::Created { .. } | State::Running { .. } | State::Paused { .. } => {
-                Err(Error::new(Kind::NotFound, "process was deleted before it ran"))
+                Err(Error::new(
+                    Kind::NotFound,
+                    "process was deleted before it ran",
+                ))
             }
         }
     }

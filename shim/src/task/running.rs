@@ -34,7 +34,9 @@ impl Tasks {
         let signal = i32::try_from(signal)
             .ok()
             .filter(|signal| (0..=64).contains(signal))
-            .ok_or_else(|| Error::new(Kind::InvalidArgument, format!("no such signal: {signal}")))?;
+            .ok_or_else(|| {
+                Error::new(Kind::InvalidArgument, format!("no such signal: {signal}"))
+            })?;
         let (container, process) = self.look(id, exec_id)?;
         if !exec_id.is_empty() {
             return send(process.alive()?, signal);
@@ -46,7 +48,9 @@ impl Tasks {
         let frozen = matches!(process.state(), State::Paused { .. });
         let sent = match &container.runtime {
             Runtime::External(external) if external.signals_by_pid() => send(pid, signal),
-            Runtime::External(_) | Runtime::Builtin(_) => container.runtime.kill(id, signal, false).await,
+            Runtime::External(_) | Runtime::Builtin(_) => {
+                container.runtime.kill(id, signal, false).await
+            }
         };
         if frozen && signal == KILL && sent.is_ok() && self.resume(id).await.is_err() {
             // It may have been thawed by the runtime's kill, and be gone by now.
@@ -59,12 +63,24 @@ impl Tasks {
         let container = self.container(id)?;
         let _one = container.operation.lock().await;
         let State::Running { pid } = container.init.state() else {
-            return Err(Error::new(Kind::FailedPrecondition, format!("container {id} is not running: cannot pause it")));
+            return Err(Error::new(
+                Kind::FailedPrecondition,
+                format!("container {id} is not running: cannot pause it"),
+            ));
         };
-        container.runtime.pause(id).await.map_err(|error| error.within("OCI runtime pause failed"))?;
+        container
+            .runtime
+            .pause(id)
+            .await
+            .map_err(|error| error.within("OCI runtime pause failed"))?;
         container.init.advance(State::Paused { pid });
-        let event = events::task::TaskPaused { container_id: id.to_owned(), ..Default::default() };
-        self.shim.publisher.publish(topics::TASK_PAUSED_EVENT_TOPIC, &event);
+        let event = events::task::TaskPaused {
+            container_id: id.to_owned(),
+            ..Default::default()
+        };
+        self.shim
+            .publisher
+            .publish(topics::TASK_PAUSED_EVENT_TOPIC, &event);
         Ok(())
     }
 
@@ -73,12 +89,24 @@ impl Tasks {
         let container = self.container(id)?;
         let _one = container.operation.lock().await;
         let State::Paused { pid } = container.init.state() else {
-            return Err(Error::new(Kind::FailedPrecondition, format!("container {id} is not paused: cannot resume it")));
+            return Err(Error::new(
+                Kind::FailedPrecondition,
+                format!("container {id} is not paused: cannot resume it"),
+            ));
         };
-        container.runtime.resume(id).await.map_err(|error| error.within("OCI runtime resume failed"))?;
+        container
+            .runtime
+            .resume(id)
+            .await
+            .map_err(|error| error.within("OCI runtime resume failed"))?;
         container.init.advance(State::Running { pid });
-        let event = events::task::TaskResumed { container_id: id.to_owned(), ..Default::default() };
-        self.shim.publisher.publish(topics::TASK_RESUMED_EVENT_TOPIC, &event);
+        let event = events::task::TaskResumed {
+            container_id: id.to_owned(),
+            ..Default::default()
+        };
+        self.shim
+            .publisher
+            .publish(topics::TASK_RESUMED_EVENT_TOPIC, &event);
         Ok(())
     }
 
@@ -86,8 +114,17 @@ impl Tasks {
     pub(crate) async fn pids(&self, id: &str) -> Result<Vec<(i32, Option<String>)>> {
         let container = self.container(id)?;
         let pids = container.runtime.ps(id).await?;
-        let execs: Vec<_> = container.execs().values().map(|exec| (exec.pid(), exec.exec_id.clone())).collect();
-        let name = |pid| execs.iter().find(|(other, _)| *other == pid).map(|(_, id)| id.clone());
+        let execs: Vec<_> = container
+            .execs()
+            .values()
+            .map(|exec| (exec.pid(), exec.exec_id.clone()))
+            .collect();
+        let name = |pid| {
+            execs
+                .iter()
+                .find(|(other, _)| *other == pid)
+                .map(|(_, id)| id.clone())
+        };
         Ok(pids.into_iter().map(|pid| (pid, name(pid))).collect())
     }
 
@@ -95,9 +132,14 @@ impl Tasks {
     pub(crate) fn stats(&self, id: &str) -> Result<(Stats, bool)> {
         let container = self.container(id)?;
         let cgroup = container.cgroup().ok_or_else(|| {
-            Error::new(Kind::FailedPrecondition, format!("container {id} has no cgroups to measure: it is not running"))
+            Error::new(
+                Kind::FailedPrecondition,
+                format!("container {id} has no cgroups to measure: it is not running"),
+            )
         })?;
-        let stats = cgroup.stats().map_err(|error| Error::because(format_args!("container {id}: statistics"), error))?;
+        let stats = cgroup
+            .stats()
+            .map_err(|error| Error::because(format_args!("container {id}: statistics"), error))?;
         Ok((stats, Cgroup::is_pure_v2(cgroup)))
     }
 
@@ -105,13 +147,26 @@ impl Tasks {
     pub(crate) async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let container = self.container(id)?;
         let _one = container.operation.lock().await;
-        serde_json::from_slice::<serde::de::IgnoredAny>(resources)
-            .map_err(|error| Error::new(Kind::InvalidArgument, format!("container {id}: resources: {error}")))?;
-        container.runtime.update(id, resources).await.map_err(|error| error.within("OCI runtime update failed"))
+        serde_json::from_slice::<serde::de::IgnoredAny>(resources).map_err(|error| {
+            Error::new(
+                Kind::InvalidArgument,
+                format!("container {id}: resources: {error}"),
+            )
+        })?;
+        container
+            .runtime
+            .update(id, resources)
+            .await
+            .map_err(|error| error.within("OCI runtime update failed"))
     }
 
     /// Writes a checkpoint to `path`.
-    pub(crate) async fn checkpoint(&self, id: &str, path: &Path, mut request: CheckpointRequest) -> Result<()> {
+    pub(crate) async fn checkpoint(
+        &self,
+        id: &str,
+        path: &Path,
+        mut request: CheckpointRequest,
+    ) -> Result<()> {
         let container = self.container(id)?;
         let _one = container.operation.lock().await;
         if request.image_path.as_os_str().is_empty() {
@@ -127,7 +182,9 @@ impl Tasks {
             checkpoint: path.to_string_lossy().into_owned(),
             ..Default::default()
         };
-        self.shim.publisher.publish(topics::TASK_CHECKPOINTED_EVENT_TOPIC, &event);
+        self.shim
+            .publisher
+            .publish(topics::TASK_CHECKPOINTED_EVENT_TOPIC, &event);
         Ok(())
     }
 
@@ -135,7 +192,10 @@ impl Tasks {
     pub(crate) fn resize(&self, id: &str, exec_id: &str, size: Size) -> Result<()> {
         let (_, process) = self.look(id, exec_id)?;
         if !process.request.terminal {
-            return Err(Error::new(Kind::FailedPrecondition, "the process has no terminal to resize"));
+            return Err(Error::new(
+                Kind::FailedPrecondition,
+                "the process has no terminal to resize",
+            ));
         }
         process.stdio.terminal.resize(size);
         Ok(())
@@ -153,7 +213,10 @@ fn send(pid: i32, signal: i32) -> Result<()> {
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => {
             Err(Error::new(Kind::NotFound, "process already finished"))
         }
-        Err(error) => Err(Error::because(format_args!("sending signal {signal} to process {pid}"), error)),
+        Err(error) => Err(Error::because(
+            format_args!("sending signal {signal} to process {pid}"),
+            error,
+        )),
         Ok(()) => Ok(()),
     }
 }

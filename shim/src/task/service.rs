@@ -35,9 +35,14 @@ pub(crate) struct TaskService {
 impl TaskService {
     /// The methods under both versions' names.
     pub(crate) fn register(tasks: Tasks, namespace: &str) -> HashMap<String, Service> {
-        let service: Arc<dyn Task + Send + Sync> = Arc::new(TaskService { tasks, namespace: namespace.to_owned() });
+        let service: Arc<dyn Task + Send + Sync> = Arc::new(TaskService {
+            tasks,
+            namespace: namespace.to_owned(),
+        });
         // The messages are the same, field by field.
-        let v2 = create_task(service.clone()).into_values().map(|methods| ("containerd.task.v2.Task".to_owned(), methods));
+        let v2 = create_task(service.clone())
+            .into_values()
+            .map(|methods| ("containerd.task.v2.Task".to_owned(), methods));
         v2.chain(create_task(service)).collect()
     }
 
@@ -57,7 +62,11 @@ impl TaskService {
 
 #[async_trait]
 impl Task for TaskService {
-    async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
+    async fn state(
+        &self,
+        _: &TtrpcContext,
+        request: api::StateRequest,
+    ) -> ttrpc::Result<api::StateResponse> {
         let (container, process) = self.tasks.look(&request.id, &request.exec_id)?;
         let mut response = api::StateResponse {
             id: container.id.clone(),
@@ -78,7 +87,11 @@ impl Task for TaskService {
         Ok(response)
     }
 
-    async fn create(&self, _: &TtrpcContext, request: api::CreateTaskRequest) -> ttrpc::Result<api::CreateTaskResponse> {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        request: api::CreateTaskRequest,
+    ) -> ttrpc::Result<api::CreateTaskResponse> {
         let options = options::parse(request.options.as_ref(), &self.namespace)?;
         let stdio = StdioRequest {
             stdin: request.stdin,
@@ -91,20 +104,42 @@ impl Task for TaskService {
             bundle: request.bundle.into(),
             rootfs: request.rootfs.into_iter().map(mount).collect(),
             stdio,
-            checkpoint: Some(request.checkpoint).filter(|path| !path.is_empty()).map(Into::into),
+            checkpoint: Some(request.checkpoint)
+                .filter(|path| !path.is_empty())
+                .map(Into::into),
             options,
         };
-        let pid = self.run(|tasks| async move { tasks.create(create).await }).await?;
-        Ok(api::CreateTaskResponse { pid: number(pid), ..Default::default() })
+        let pid = self
+            .run(|tasks| async move { tasks.create(create).await })
+            .await?;
+        Ok(api::CreateTaskResponse {
+            pid: number(pid),
+            ..Default::default()
+        })
     }
 
-    async fn start(&self, _: &TtrpcContext, request: api::StartRequest) -> ttrpc::Result<api::StartResponse> {
-        let pid = self.run(|tasks| async move { tasks.start(&request.id, &request.exec_id).await }).await?;
-        Ok(api::StartResponse { pid: number(pid), ..Default::default() })
+    async fn start(
+        &self,
+        _: &TtrpcContext,
+        request: api::StartRequest,
+    ) -> ttrpc::Result<api::StartResponse> {
+        let pid = self
+            .run(|tasks| async move { tasks.start(&request.id, &request.exec_id).await })
+            .await?;
+        Ok(api::StartResponse {
+            pid: number(pid),
+            ..Default::default()
+        })
     }
 
-    async fn delete(&self, _: &TtrpcContext, request: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {
-        let exit = self.run(|tasks| async move { tasks.delete(&request.id, &request.exec_id).await }).await?;
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: api::DeleteRequest,
+    ) -> ttrpc::Result<api::DeleteResponse> {
+        let exit = self
+            .run(|tasks| async move { tasks.delete(&request.id, &request.exec_id).await })
+            .await?;
         Ok(api::DeleteResponse {
             pid: number(exit.pid),
             exit_status: exit.code,
@@ -113,41 +148,83 @@ impl Task for TaskService {
         })
     }
 
-    async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
-        let pids = self.run(|tasks| async move { tasks.pids(&request.id).await }).await?;
+    async fn pids(
+        &self,
+        _: &TtrpcContext,
+        request: api::PidsRequest,
+    ) -> ttrpc::Result<api::PidsResponse> {
+        let pids = self
+            .run(|tasks| async move { tasks.pids(&request.id).await })
+            .await?;
         let processes = pids.into_iter().map(|(pid, exec)| {
             let info = exec.map(|exec_id| {
-                pack("containerd.runc.v1", &oci::ProcessDetails { exec_id, ..Default::default() })
+                pack(
+                    "containerd.runc.v1",
+                    &oci::ProcessDetails {
+                        exec_id,
+                        ..Default::default()
+                    },
+                )
             });
-            ProcessInfo { pid: number(pid), info: info.into(), ..Default::default() }
+            ProcessInfo {
+                pid: number(pid),
+                info: info.into(),
+                ..Default::default()
+            }
         });
-        Ok(api::PidsResponse { processes: processes.collect(), ..Default::default() })
+        Ok(api::PidsResponse {
+            processes: processes.collect(),
+            ..Default::default()
+        })
     }
 
     async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> ttrpc::Result<Empty> {
-        self.run(|tasks| async move { tasks.pause(&request.id).await }).await?;
-        Ok(Empty::new())
-    }
-
-    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> ttrpc::Result<Empty> {
-        self.run(|tasks| async move { tasks.resume(&request.id).await }).await?;
-        Ok(Empty::new())
-    }
-
-    async fn checkpoint(&self, _: &TtrpcContext, request: api::CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        let options = checkpoint_options(request.options.as_ref())?;
-        self.run(|tasks| async move { tasks.checkpoint(&request.id, request.path.as_ref(), options).await }).await?;
-        Ok(Empty::new())
-    }
-
-    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<Empty> {
-        self.run(|tasks| async move { tasks.kill(&request.id, &request.exec_id, request.signal, request.all).await })
+        self.run(|tasks| async move { tasks.pause(&request.id).await })
             .await?;
         Ok(Empty::new())
     }
 
-    async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> ttrpc::Result<Empty> {
-        let spec = request.spec.into_option().map(|any| any.value).unwrap_or_default();
+    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> ttrpc::Result<Empty> {
+        self.run(|tasks| async move { tasks.resume(&request.id).await })
+            .await?;
+        Ok(Empty::new())
+    }
+
+    async fn checkpoint(
+        &self,
+        _: &TtrpcContext,
+        request: api::CheckpointTaskRequest,
+    ) -> ttrpc::Result<Empty> {
+        let options = checkpoint_options(request.options.as_ref())?;
+        self.run(|tasks| async move {
+            tasks
+                .checkpoint(&request.id, request.path.as_ref(), options)
+                .await
+        })
+        .await?;
+        Ok(Empty::new())
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<Empty> {
+        self.run(|tasks| async move {
+            tasks
+                .kill(&request.id, &request.exec_id, request.signal, request.all)
+                .await
+        })
+        .await?;
+        Ok(Empty::new())
+    }
+
+    async fn exec(
+        &self,
+        _: &TtrpcContext,
+        request: api::ExecProcessRequest,
+    ) -> ttrpc::Result<Empty> {
+        let spec = request
+            .spec
+            .into_option()
+            .map(|any| any.value)
+            .unwrap_or_default();
         let stdio = StdioRequest {
             stdin: request.stdin,
             stdout: request.stdout,
@@ -155,31 +232,56 @@ impl Task for TaskService {
             terminal: request.terminal,
         };
         let (id, exec_id) = (request.id, request.exec_id);
-        self.run(|tasks| async move { tasks.exec(&id, &exec_id, stdio, spec).await }).await?;
+        self.run(|tasks| async move { tasks.exec(&id, &exec_id, stdio, spec).await })
+            .await?;
         Ok(Empty::new())
     }
 
-    async fn resize_pty(&self, _: &TtrpcContext, request: api::ResizePtyRequest) -> ttrpc::Result<Empty> {
+    async fn resize_pty(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResizePtyRequest,
+    ) -> ttrpc::Result<Empty> {
         let side = |length: u32| u16::try_from(length).unwrap_or(u16::MAX);
-        let size = Size { width: side(request.width), height: side(request.height) };
+        let size = Size {
+            width: side(request.width),
+            height: side(request.height),
+        };
         self.tasks.resize(&request.id, &request.exec_id, size)?;
         Ok(Empty::new())
     }
 
-    async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> ttrpc::Result<Empty> {
+    async fn close_io(
+        &self,
+        _: &TtrpcContext,
+        request: api::CloseIORequest,
+    ) -> ttrpc::Result<Empty> {
         if request.stdin {
             self.tasks.close_stdin(&request.id, &request.exec_id)?;
         }
         Ok(Empty::new())
     }
 
-    async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        let resources = request.resources.into_option().map(|any| any.value).unwrap_or_default();
-        self.run(|tasks| async move { tasks.update(&request.id, &resources).await }).await?;
+    async fn update(
+        &self,
+        _: &TtrpcContext,
+        request: api::UpdateTaskRequest,
+    ) -> ttrpc::Result<Empty> {
+        let resources = request
+            .resources
+            .into_option()
+            .map(|any| any.value)
+            .unwrap_or_default();
+        self.run(|tasks| async move { tasks.update(&request.id, &resources).await })
+            .await?;
         Ok(Empty::new())
     }
 
-    async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> ttrpc::Result<api::WaitResponse> {
+    async fn wait(
+        &self,
+        _: &TtrpcContext,
+        request: api::WaitRequest,
+    ) -> ttrpc::Result<api::WaitResponse> {
         let exit = self.tasks.wait(&request.id, &request.exec_id).await?;
         Ok(api::WaitResponse {
             exit_status: exit.code,
@@ -188,16 +290,30 @@ impl Task for TaskService {
         })
     }
 
-    async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: api::StatsRequest,
+    ) -> ttrpc::Result<api::StatsResponse> {
         let (stats, is_v2) = self.tasks.stats(&request.id)?;
         scratch::touch();
         let stats = MessageField::some(metrics::encode(&stats, is_v2));
-        Ok(api::StatsResponse { stats, ..Default::default() })
+        Ok(api::StatsResponse {
+            stats,
+            ..Default::default()
+        })
     }
 
-    async fn connect(&self, _: &TtrpcContext, request: api::ConnectRequest) -> ttrpc::Result<api::ConnectResponse> {
+    async fn connect(
+        &self,
+        _: &TtrpcContext,
+        request: api::ConnectRequest,
+    ) -> ttrpc::Result<api::ConnectResponse> {
         // A shim without the container answers, too: that is how a daemon finds it.
-        let task_pid = self.tasks.look(&request.id, "").map_or(0, |(_, init)| init.pid());
+        let task_pid = self
+            .tasks
+            .look(&request.id, "")
+            .map_or(0, |(_, init)| init.pid());
         Ok(api::ConnectResponse {
             shim_pid: std::process::id(),
             task_pid: number(task_pid),
@@ -227,19 +343,34 @@ fn status(process: &Process) -> Status {
 }
 
 fn mount(mount: containerd_shim_protos::types::mount::Mount) -> Mount {
-    Mount { kind: mount.type_, source: mount.source, target: mount.target, options: mount.options }
+    Mount {
+        kind: mount.type_,
+        source: mount.source,
+        target: mount.target,
+        options: mount.options,
+    }
 }
 
 fn checkpoint_options(any: Option<&Any>) -> Result<CheckpointRequest> {
-    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else { return Ok(CheckpointRequest::default()) };
-    let invalid = |cause: String| Error::new(Kind::InvalidArgument, format!("options {}: {cause}", any.type_url));
+    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
+        return Ok(CheckpointRequest::default());
+    };
+    let invalid = |cause: String| {
+        Error::new(
+            Kind::InvalidArgument,
+            format!("options {}: {cause}", any.type_url),
+        )
+    };
     if any.type_url != "containerd.runc.v1.CheckpointOptions" {
         return Err(invalid("unknown type".into()));
     }
-    let wire = oci::CheckpointOptions::parse_from_bytes(&any.value).map_err(|error| invalid(error.to_string()))?;
+    let wire = oci::CheckpointOptions::parse_from_bytes(&any.value)
+        .map_err(|error| invalid(error.to_string()))?;
     Ok(CheckpointRequest {
         image_path: wire.image_path.into(),
-        work_path: Some(wire.work_path).filter(|path| !path.is_empty()).map(Into::into),
+        work_path: Some(wire.work_path)
+            .filter(|path| !path.is_empty())
+            .map(Into::into),
         exit: wire.exit,
         open_tcp: wire.open_tcp,
         external_unix_sockets: wire.external_unix_sockets,

@@ -28,20 +28,42 @@ impl Tasks {
     }
 
     /// Adds a process, which [`Tasks::start`] starts.
-    pub(crate) async fn exec(&self, id: &str, exec_id: &str, request: StdioRequest, spec: Vec<u8>) -> Result<()> {
+    pub(crate) async fn exec(
+        &self,
+        id: &str,
+        exec_id: &str,
+        request: StdioRequest,
+        spec: Vec<u8>,
+    ) -> Result<()> {
         check_id("exec", exec_id)?;
         let container = self.container(id)?;
-        let taken = || Error::new(Kind::AlreadyExists, format!("exec {exec_id} already exists in container {id}"));
+        let taken = || {
+            Error::new(
+                Kind::AlreadyExists,
+                format!("exec {exec_id} already exists in container {id}"),
+            )
+        };
         if exec_id == exits::INIT {
-            return Err(Error::new(Kind::InvalidArgument, "exec id \"init\" is reserved"));
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "exec id \"init\" is reserved",
+            ));
         }
         if container.execs().contains_key(exec_id) {
             return Err(taken());
         }
-        container.init.alive().map_err(|error| error.within(format_args!("container {id}: exec {exec_id}")))?;
+        container
+            .init
+            .alive()
+            .map_err(|error| error.within(format_args!("container {id}: exec {exec_id}")))?;
         let (io, stdio) = io::open(&request, id, &self.shim.namespace, &container.bundle).await?;
         let hub = stdio.hub.clone();
-        let process = Arc::new(Process::new(exec_id, request, stdio, Some(Before { io, spec })));
+        let process = Arc::new(Process::new(
+            exec_id,
+            request,
+            stdio,
+            Some(Before { io, spec }),
+        ));
         if container.execs().contains_key(exec_id) {
             return Err(taken());
         }
@@ -55,7 +77,9 @@ impl Tasks {
             exec_id: exec_id.to_owned(),
             ..Default::default()
         };
-        self.shim.publisher.publish(topics::TASK_EXEC_ADDED_EVENT_TOPIC, &event);
+        self.shim
+            .publisher
+            .publish(topics::TASK_EXEC_ADDED_EVENT_TOPIC, &event);
         Ok(())
     }
 }
@@ -68,13 +92,23 @@ async fn start_init(container: &Arc<Container>) -> Result<i32> {
         State::Added => return restore(container).await,
         State::Created { pid } => pid,
         State::Running { .. } | State::Paused { .. } => {
-            return Err(Error::new(Kind::FailedPrecondition, "cannot start a running process"));
+            return Err(Error::new(
+                Kind::FailedPrecondition,
+                "cannot start a running process",
+            ));
         }
         State::Stopped(_) => {
-            return Err(Error::new(Kind::FailedPrecondition, "cannot start a container that has stopped"));
+            return Err(Error::new(
+                Kind::FailedPrecondition,
+                "cannot start a container that has stopped",
+            ));
         }
     };
-    container.runtime.start(&container.id).await.map_err(|error| error.within("OCI runtime start failed"))?;
+    container
+        .runtime
+        .start(&container.id)
+        .await
+        .map_err(|error| error.within("OCI runtime start failed"))?;
     fail_point!("shim.start.after-runtime");
     container.init.advance(State::Running { pid });
     announce(container, pid);
@@ -84,7 +118,10 @@ async fn start_init(container: &Arc<Container>) -> Result<i32> {
 /// A container made from a checkpoint comes to life here.
 async fn restore(container: &Arc<Container>) -> Result<i32> {
     let Some(before) = container.init.take_before() else {
-        return Err(Error::new(Kind::FailedPrecondition, "the restore has been tried already"));
+        return Err(Error::new(
+            Kind::FailedPrecondition,
+            "the restore has been tried already",
+        ));
     };
     let expecting = container.shim.reaper.expect();
     let request = CreateRequest {
@@ -94,9 +131,15 @@ async fn restore(container: &Arc<Container>) -> Result<i32> {
         checkpoint: container.checkpoint.as_deref(),
         preserved: Vec::new(),
     };
-    let created = container.runtime.create(request).await.map_err(|error| error.within("OCI runtime restore failed"))?;
+    let created = container
+        .runtime
+        .create(request)
+        .await
+        .map_err(|error| error.within("OCI runtime restore failed"))?;
     let pid = created.pid;
-    exit::adopt(container, &container.init, created, |pid| State::Running { pid });
+    exit::adopt(container, &container.init, created, |pid| State::Running {
+        pid,
+    });
     drop(expecting);
     announce(container, pid);
     Ok(pid)
@@ -108,17 +151,26 @@ fn announce(container: &Container, pid: i32) {
         pid: u32::try_from(pid).unwrap_or(0),
         ..Default::default()
     };
-    container.shim.publisher.publish(topics::TASK_START_EVENT_TOPIC, &event);
+    container
+        .shim
+        .publisher
+        .publish(topics::TASK_START_EVENT_TOPIC, &event);
 }
 
 async fn start_exec(container: &Arc<Container>, process: &Arc<Process>) -> Result<i32> {
     let _starting = process.starting.lock().await;
     let exec_id = process.exec_id.as_str();
     let Some(before) = process.take_before() else {
-        let text = format!("exec {exec_id} of container {} has been started already", container.id);
+        let text = format!(
+            "exec {exec_id} of container {} has been started already",
+            container.id
+        );
         return Err(Error::new(Kind::FailedPrecondition, text));
     };
-    container.init.alive().map_err(|error| error.within("OCI runtime exec failed"))?;
+    container
+        .init
+        .alive()
+        .map_err(|error| error.within("OCI runtime exec failed"))?;
     fail_point!("shim.exec.before-runtime");
     let expecting = container.shim.reaper.expect();
     let request = ExecRequest {
@@ -145,7 +197,10 @@ async fn start_exec(container: &Arc<Container>, process: &Arc<Process>) -> Resul
         pid: u32::try_from(pid).unwrap_or(0),
         ..Default::default()
     };
-    container.shim.publisher.publish(topics::TASK_EXEC_STARTED_EVENT_TOPIC, &event);
+    container
+        .shim
+        .publisher
+        .publish(topics::TASK_EXEC_STARTED_EVENT_TOPIC, &event);
     exit::adopt(container, process, created, |pid| State::Running { pid });
     drop(expecting);
     Ok(pid)

@@ -78,12 +78,18 @@ mod tests {
         assert!(matches!(protected, Protected::Sealed(_)), "{protected:?}");
         let output = protected
             .command(binary)
-            .args(["-c", "exec 5>>/proc/$$/exe && echo writable || echo refused; echo $0"])
+            .args([
+                "-c",
+                "exec 5>>/proc/$$/exe && echo writable || echo refused; echo $0",
+            ])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(errors.contains("Read-only file system") || errors.contains("Text file busy"), "{errors}");
+        assert!(
+            errors.contains("Read-only file system") || errors.contains("Text file busy"),
+            "{errors}"
+        );
         assert!(!text.contains("writable"), "{text}");
     }
 }
