@@ -1,11 +1,15 @@
 //! The handle to all images of all namespaces, and what it is opened with.
 
-use std::{path::PathBuf, pin::Pin};
+use std::{fmt, path::PathBuf, pin::Pin, sync::Arc};
 
-use davit_store::Result;
+use davit_store::{Error, Kind, Result, Store};
 use futures::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{Content, Leases, Unpacker, gc::Collector, unpack::Limits};
+use crate::{
+    Content, Leases, Snapshots, Unpacker, content::blocking, gc::Collector, image::facts::Cache,
+    registry::Registry, unpack::Limits,
+};
 
 /// What [`Images::open`] needs to know.
 #[derive(Debug, Clone)]
@@ -56,10 +60,151 @@ impl ImagesConfig {
 pub type Progress<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
 /// The images of all namespaces. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Images {
-    pub(crate) content: Content,
-    pub(crate) leases: Leases,
-    pub(crate) unpacker: Unpacker,
-    pub(crate) collector: Collector,
+#[derive(Clone)]
+pub struct Images(Arc<Inner>);
+
+struct Inner {
+    config: ImagesConfig,
+    store: Store,
+    content: Content,
+    leases: Leases,
+    snapshots: Vec<Snapshots>,
+    unpacker: Unpacker,
+    collector: Collector,
+    registry: Registry,
+    cache: Cache,
+    /// One writer of the files of names at a time.
+    sidecar: tokio::sync::Mutex<()>,
+    downloads: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Images")
+            .field("root", &self.0.config.root)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// Opens the images under `config.root`, finishing or undoing what a crash
+    /// left half-made.
+    pub async fn open(config: ImagesConfig, store: Store) -> Result<Self> {
+        blocking(move || Self::open_now(config, store)).await
+    }
+
+    fn open_now(config: ImagesConfig, store: Store) -> Result<Self> {
+        let leases = Leases::new(store.clone());
+        let content = Content::at(
+            config.root.join("content"),
+            store.clone(),
+            leases.clone(),
+            config.partial_ttl,
+        )?;
+        let names = match config.snapshotter.as_str() {
+            "native" => ["native", "overlayfs"],
+            _ => ["overlayfs", "native"],
+        };
+        if !names.contains(&config.snapshotter.as_str()) {
+            return Err(unknown_snapshotter(&config.snapshotter));
+        }
+        let root = config.root.join("snapshots");
+        let snapshots = names
+            .iter()
+            .map(|name| Snapshots::at(&root, name, store.clone(), leases.clone()))
+            .collect::<Result<Vec<_>>>()?;
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let downloads = match config.max_concurrent_downloads {
+            0 => cores.max(3),
+            count => count,
+        };
+        let uploads = match config.max_concurrent_uploads {
+            0 => 5,
+            count => count,
+        };
+        Ok(Self(Arc::new(Inner {
+            unpacker: Unpacker::new(content.clone(), config.limits),
+            collector: Collector::new(),
+            registry: Registry::new(&config),
+            cache: Cache::default(),
+            sidecar: tokio::sync::Mutex::default(),
+            downloads: Arc::new(Semaphore::new(downloads)),
+            uploads: Arc::new(Semaphore::new(uploads)),
+            content,
+            leases,
+            snapshots,
+            store,
+            config,
+        })))
+    }
+
+    /// Blobs and ingests.
+    pub fn content(&self) -> &Content {
+        &self.0.content
+    }
+
+    /// Leases and operations.
+    pub fn leases(&self) -> &Leases {
+        &self.0.leases
+    }
+
+    /// The garbage collector.
+    pub fn collector(&self) -> &Collector {
+        &self.0.collector
+    }
+
+    /// The unpacker.
+    pub fn unpacker(&self) -> &Unpacker {
+        &self.0.unpacker
+    }
+
+    /// The snapshotter `name`; the default one for "". `NotFound` for others
+    /// than "overlayfs" and "native".
+    pub fn snapshots(&self, name: &str) -> Result<&Snapshots> {
+        let mut all = self.0.snapshots.iter();
+        all.find(|one| name.is_empty() || one.name() == name)
+            .ok_or_else(|| unknown_snapshotter(name))
+    }
+
+    pub(crate) fn config(&self) -> &ImagesConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    pub(crate) async fn sidecar_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.sidecar.lock().await
+    }
+
+    /// A place among the downloads of the daemon.
+    pub(crate) async fn download_place(&self) -> Result<OwnedSemaphorePermit> {
+        place(&self.0.downloads).await
+    }
+
+    /// A place among the uploads of the daemon.
+    pub(crate) async fn upload_place(&self) -> Result<OwnedSemaphorePermit> {
+        place(&self.0.uploads).await
+    }
+}
+
+async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let place = places.clone().acquire_owned().await;
+    place.map_err(|_| Error::new(Kind::Unavailable, "the daemon is stopping"))
+}
+
+fn unknown_snapshotter(name: &str) -> Error {
+    Error::not_found(format!(
+        "there is no snapshotter {name:?}; use \"overlayfs\" or \"native\""
+    ))
 }

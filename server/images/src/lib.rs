@@ -4,20 +4,23 @@
 //! containers beyond the snapshots that they hold, and no wire format of the
 //! daemon's own APIs.
 
+mod archive;
 pub mod content;
 pub mod diff;
 pub mod digest;
 pub mod gc;
 pub mod image;
 pub mod images;
-pub mod lease;
 mod labels;
+pub mod lease;
 mod media;
 pub mod platform;
 mod progress;
+mod pull;
+mod push;
 pub mod reference;
-mod single_flight;
 pub mod registry;
+mod single_flight;
 pub mod snapshots;
 pub mod unpack;
 

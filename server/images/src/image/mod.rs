@@ -5,9 +5,30 @@
 //! `dangling@<digest>` for an image that lost its last name and is kept until
 //! it is pruned (it has the label [`DANGLING_LABEL`]).
 
-mod api;
+mod changes;
+mod check;
+mod create;
+mod disk_usage;
+pub(crate) mod facts;
+mod filter;
+mod history;
+mod inspect;
+pub(crate) mod layers;
+mod list;
+mod lookup;
+pub(crate) mod names;
+mod prune;
+mod remote;
+mod remove;
+mod sidecar;
+mod tag;
 mod types;
+mod usage;
+mod view;
 
+pub(crate) use create::{stored, wire};
+pub(crate) use layers::LayerStep;
+pub(crate) use lookup::Group;
 pub use types::*;
 
 /// Label of image records that are no names but keep an image without one.

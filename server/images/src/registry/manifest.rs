@@ -159,6 +159,17 @@ impl Repository {
         Ok(response.status().is_success())
     }
 
+    /// Asks for nothing but to be let in.
+    pub(crate) async fn login(&self) -> Result<()> {
+        let link = self.pusher()?;
+        let request = Request::new(Method::GET, String::new(), Scope::default());
+        let response = link.send(&request).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(refusal(response, &format!("login to {}", link.host.authority)).await)
+    }
+
     pub(super) fn pull_scope(&self) -> Scope {
         Scope::repository(self.name.path(), &["pull"])
     }

@@ -30,7 +30,7 @@ use davit_store::Result;
 
 pub(crate) use download::Sink;
 pub(crate) use manifest::Fetched;
-pub(crate) use upload::Sent;
+pub(crate) use upload::{OpenBlob, Sent};
 
 use self::{
     clients::Clients,

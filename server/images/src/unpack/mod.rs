@@ -13,12 +13,12 @@ mod chain;
 pub(crate) mod chunks;
 mod extract;
 mod fixup;
-mod inflate;
+pub(crate) mod inflate;
 mod layer;
 mod pax;
 mod pipeline;
 pub(crate) mod remove;
-mod tar;
+pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
 pub(crate) mod walk;
