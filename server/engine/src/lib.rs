@@ -7,10 +7,13 @@
 
 mod config;
 mod containers;
+pub mod files;
 pub mod init;
 pub mod model;
+pub mod processes;
 pub mod spec;
 mod tasks;
+pub mod usage;
 
 pub use config::EngineConfig;
 pub use containers::Containers;

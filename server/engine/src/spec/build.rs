@@ -12,7 +12,8 @@ use oci_spec::{
 };
 
 use super::{
-    Built, Identity, Inputs, NamespaceKind, Plan, Start, capabilities, devices, env, mounts,
+    Built, Identity, Inputs, NamespaceKind, NetworkMode, Plan, Start, capabilities, devices, env,
+    mounts,
     plan::{oom_score, plan},
     resources::{Adapted, Occasion, adapt},
     rlimits, seccomp,
@@ -32,12 +33,15 @@ const OCI_VERSION: &str = "1.0.2";
 /// of binds are not there; `FailedPrecondition` when a namespace to join is
 /// not given.
 pub fn build(inputs: &Inputs<'_>, start: &Start<'_>) -> Result<Built> {
-    let plan = plan(inputs)?;
-    let mut warnings = Vec::new();
+    let mut plan = plan(inputs)?;
+    if matches!(plan.shared.network, NetworkMode::Container(_)) {
+        plan.hostname = hostname_of_donor(start);
+    }
+    // The plan has said all of it already.
+    let told = &mut Vec::new();
     let user = resolve_user(start.rootfs, &plan.config.user, &inputs.options.group_add)?;
-    let security = Security::parse(inputs.options, inputs.host, &mut warnings)?;
-    let caps =
-        capabilities::of_container(inputs.options, &inputs.host.capabilities, &mut warnings)?;
+    let security = Security::parse(inputs.options, inputs.host, told)?;
+    let caps = capabilities::of_container(inputs.options, &inputs.host.capabilities, told)?;
     let devices = devices::gather(inputs.options)?;
     let process = process(inputs, &plan, &user, &security, &caps)?;
     let linux = linux(
@@ -82,7 +86,7 @@ pub fn build(inputs: &Inputs<'_>, start: &Start<'_>) -> Result<Built> {
         spec,
         plan,
         user,
-        warnings,
+        warnings: Vec::new(),
     })
 }
 
@@ -192,6 +196,17 @@ fn limits(inputs: &Inputs<'_>) -> Result<LinuxResources> {
         Occasion::Create,
     )?;
     adapted.to_spec()
+}
+
+/// A container on another's network is called as that one is; its generated
+/// /etc/hostname, which is bound here too, says how.
+fn hostname_of_donor(start: &Start<'_>) -> String {
+    let text = start
+        .etc
+        .hostname
+        .as_ref()
+        .and_then(|path| std::fs::read_to_string(path).ok());
+    text.unwrap_or_default().trim().to_owned()
 }
 
 fn entry(error: OciSpecError) -> Error {

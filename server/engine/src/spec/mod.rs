@@ -145,6 +145,6 @@ pub struct Built {
     pub plan: Plan,
     /// Whom the first process runs as.
     pub user: Identity,
-    /// What has become different since Create; the engine logs it.
+    /// What is different from the plan; the engine logs it.
     pub warnings: Vec<String>,
 }
