@@ -2,6 +2,8 @@
 //! so that each end can be held still: what the gateway asks the engine for
 //! when a client half-closes, closes, or sends early.
 
+#![allow(clippy::unwrap_used)] // tests fail by panicking
+
 use std::{
     convert::Infallible,
     path::PathBuf,

@@ -1,6 +1,8 @@
 //! The door itself, without a davitd behind it: versions, headers, refusals
 //! and clients that misbehave.
 
+#![allow(clippy::unwrap_used)] // tests fail by panicking
+
 use std::{path::PathBuf, time::Duration};
 
 use davit_gateway::{Config, bind, serve};
