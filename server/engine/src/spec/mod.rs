@@ -25,6 +25,8 @@ mod plan;
 pub mod resources;
 mod rlimits;
 mod rootfs;
+#[cfg(test)]
+mod runtime_tests;
 mod seccomp;
 mod security;
 pub mod signal;

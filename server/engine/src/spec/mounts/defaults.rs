@@ -117,11 +117,8 @@ fn system<'a>(options: &ContainerOptions, plan: &Plan, shm: Option<&'a Path>) ->
             .map(str::to_owned)
             .to_vec(),
     };
-    list.push(if host_ipc {
-        bound("/dev/mqueue", Path::new("/dev/mqueue"))
-    } else {
-        new("/dev/mqueue", "mqueue", "nosuid,noexec,nodev")
-    });
+    // Shows the queues of whatever IPC namespace the container is in.
+    list.push(new("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"));
     if host_ipc {
         list.push(bound("/dev/shm", Path::new("/dev/shm")));
     } else if let Some(shm) = shm {
