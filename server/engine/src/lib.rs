@@ -3,28 +3,73 @@
 //! It owns each container's life: one task (actor) a container, its state an
 //! enum whose variants carry their data. It knows no wire format; doors convert
 //! to and from [`model`].
-#![allow(unused_variables, dead_code)] // skeleton; goes with the first filling
 
+mod actor;
+mod attach;
 mod config;
 mod containers;
+mod create;
+mod detach;
+mod events;
+mod exec;
 pub mod files;
+mod filter;
+mod health;
+mod host_info;
+mod index;
 pub mod init;
+mod inspect;
+mod launch;
+mod log_options;
+mod logs;
 pub mod model;
+mod names;
+mod policy;
 pub mod processes;
+mod prune;
+mod recovery;
+mod session;
+mod shared;
+mod shim;
 pub mod spec;
 mod tasks;
 pub mod usage;
+mod view;
+mod wait;
+mod work;
+
+use std::sync::Arc;
+
+use davit_images::Images;
+use davit_store::Store;
 
 pub use config::EngineConfig;
 pub use containers::Containers;
 pub use davit_store::{Error, Kind, Result};
-pub use tasks::{Tasks, Waiter};
+pub use recovery::check;
+pub use tasks::Tasks;
+pub use wait::Waiter;
+
+use shared::Shared;
 
 /// A handle on the engine; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+}
 
 impl Engine {
+    /// Opens the engine and brings everything into a known state: what ran is
+    /// taken up again, what was half done is finished or undone, and what the
+    /// restart policies want is started. Needs a tokio runtime.
+    pub async fn open(config: EngineConfig, store: Store, images: Images) -> Result<Self> {
+        let host = spec::HostFacts::detect()?;
+        let defaults = spec::Defaults { cgroup_parent: config.cgroup_parent.clone(), ..Default::default() };
+        let shared = Arc::new(Shared::new(config, store, images, host, defaults)?);
+        recovery::recover(&shared).await?;
+        Ok(Self { shared })
+    }
+
     /// Containers: what is to run, and the files it has.
     pub fn containers(&self) -> Containers {
         Containers::new(self.clone())
@@ -33,5 +78,25 @@ impl Engine {
     /// Tasks: what containers run.
     pub fn tasks(&self) -> Tasks {
         Tasks::new(self.clone())
+    }
+
+    /// What this host can do.
+    pub fn host(&self) -> &spec::HostFacts {
+        &self.shared.host
+    }
+
+    /// Namespaces that have containers, in order.
+    pub fn namespaces(&self) -> Vec<String> {
+        self.shared.index.namespaces()
+    }
+
+    /// Lets go of everything; what runs runs on. No call is answered after
+    /// this, and nothing is written to the store.
+    pub async fn close(&self) {
+        self.shared.close().await;
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 }
