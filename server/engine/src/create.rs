@@ -53,6 +53,7 @@ async fn make(shared: &Arc<Shared>, ns: &str, request: CreateContainerRequest) -
     let op = shared.images.leases().operation(ns);
     let image = shared.images.resolve(ns, &request.image, request.platform.as_ref()).await?;
     let plan = spec::plan(&shared.inputs(&id, &request.options, &image.config))?;
+    refuse_volumes(&plan)?;
     let mut warnings = plan.warnings.clone();
     warnings.extend(network_warning(&request.options)?);
     let dir = container_dir(&shared.config.root, ns, &id);
@@ -130,6 +131,22 @@ fn reserve(shared: &Arc<Shared>, ns: &str, name: &str, id: &str) -> Result<(Stri
             Err(error) if error.kind() == Kind::Conflict && attempt < NAME_TRIES => attempt += 1,
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Volumes and image mounts come with another version of the engine.
+fn refuse_volumes(plan: &spec::Plan) -> Result<()> {
+    let missing = plan.mounts.iter().find_map(|mount| match mount.source {
+        spec::PlannedSource::Bind { .. } | spec::PlannedSource::Tmpfs => None,
+        spec::PlannedSource::Volume { .. } => Some(("volumes", &mount.target)),
+        spec::PlannedSource::Image { .. } => Some(("image mounts", &mount.target)),
+    });
+    match missing {
+        None => Ok(()),
+        Some((what, target)) => Err(Error::new(
+            Kind::Unimplemented,
+            format!("cannot mount at {target}: {what} are not available yet; bind a directory of the host instead"),
+        )),
     }
 }
 

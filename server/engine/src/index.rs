@@ -17,6 +17,9 @@ pub(crate) struct Handle {
     pub(crate) id: Arc<str>,
     pub(crate) mailbox: mpsc::Sender<Command>,
     pub(crate) view: watch::Receiver<Arc<View>>,
+    /// Held by whoever changes the files of the container while it does not
+    /// run, and by a start.
+    pub(crate) files: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {

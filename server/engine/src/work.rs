@@ -1,38 +1,232 @@
-//! What looks into a container: files, processes, usage.
+//! What looks into a container: its files, processes and usage. Here the
+//! running container or the layers of a stopped one are found; the work is
+//! done in `files`, `processes` and `usage`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
 
+use async_stream::try_stream;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 
-use crate::{Error, Kind, Result, index::Handle, model::*, shared::Shared};
+use crate::{
+    Error, Kind, Result,
+    actor::Command,
+    events::Draft,
+    files::{self, Root},
+    index::Handle,
+    model::*,
+    processes, session,
+    shared::Shared,
+    spec,
+    usage::{self, Measured},
+    view::View,
+};
 
-fn pending() -> Error {
-    Error::new(Kind::Unimplemented, "not written yet")
+/// Time between two samples of Stats.
+const SAMPLES: Duration = Duration::from_secs(1);
+
+/// What [`Measured`] borrows.
+struct Subject {
+    id: String,
+    name: String,
+    pid: u32,
+    cgroup_path: String,
+    own_network: bool,
+}
+
+impl Subject {
+    fn measured(&self) -> Measured<'_> {
+        Measured {
+            id: &self.id,
+            name: &self.name,
+            pid: self.pid,
+            cgroup_path: &self.cgroup_path,
+            own_network: self.own_network,
+        }
+    }
 }
 
 impl Shared {
-    pub(crate) async fn diff(&self, _handle: &Handle) -> Result<Vec<Change>> {
-        Err(pending())
+    /// The container's root directory: that of its process, or its layers.
+    async fn root(&self, handle: &Handle, view: &View) -> Result<Root> {
+        if let Some(pid) = view.state().pid {
+            return Root::of_process(view.name(), pid);
+        }
+        let snapshots = self.images.snapshots(&view.record.snapshotter)?;
+        let tree = snapshots.open_tree(&handle.ns, &view.record.snapshot_key).await?;
+        Ok(Root::of_tree(view.name(), tree, true))
     }
-    pub(crate) async fn copy_out(&self, _handle: &Handle, _path: &str) -> Result<(PathStat, TarStream)> {
-        Err(pending())
+
+    pub(crate) async fn diff(&self, handle: &Handle) -> Result<Vec<Change>> {
+        let view = handle.now();
+        let snapshots = self.images.snapshots(&view.record.snapshotter)?;
+        files::diff(snapshots, &handle.ns, &view.record.snapshot_key).await
     }
-    pub(crate) async fn copy_in(&self, _handle: &Handle, _options: CopyInOptions, _tar: TarStream) -> Result<()> {
-        Err(pending())
+
+    pub(crate) async fn copy_out(&self, handle: &Handle, path: &str) -> Result<(PathStat, TarStream)> {
+        let root = self.root(handle, &handle.now()).await?;
+        let found = files::copy_out(root, path).await?;
+        session::tell(handle, Draft::new("copy").with("path", path).with("direction", "out")).await;
+        Ok(found)
     }
-    pub(crate) async fn stat_path(&self, _handle: &Handle, _path: &str) -> Result<PathStat> {
-        Err(pending())
+
+    pub(crate) async fn copy_in(&self, handle: &Handle, options: CopyInOptions, tar: TarStream) -> Result<()> {
+        let event = Draft::new("copy").with("path", &options.path).with("direction", "in");
+        // Held over the work: a start would mount the same layer a second time.
+        let mut _hold = None;
+        let mut view = handle.now();
+        if !view.is_running() {
+            _hold = Some(Arc::clone(&handle.files).lock_owned().await);
+            view = handle.now();
+        }
+        let root = match view.state().pid {
+            Some(pid) => {
+                _hold = None;
+                Root::of_process(view.name(), pid)?
+            }
+            None => {
+                let snapshots = self.images.snapshots(&view.record.snapshotter)?;
+                let tree = snapshots.open_tree_writable(&handle.ns, &view.record.snapshot_key).await?;
+                let read_only = view.details().is_some_and(|details| details.options.read_only);
+                Root::of_tree(view.name(), tree, read_only)
+            }
+        };
+        let owner = self.owner(handle, &view).await?;
+        files::copy_in(root, options, Some(owner), tar).await?;
+        session::tell(handle, event).await;
+        Ok(())
     }
-    pub(crate) async fn commit(self: &Arc<Self>, _handle: &Handle, _request: CommitRequest) -> Result<String> {
-        Err(pending())
+
+    /// User and group that the container runs as.
+    async fn owner(&self, handle: &Handle, view: &View) -> Result<(u32, u32)> {
+        let user = view.details().map(|details| details.config.user.clone()).unwrap_or_default();
+        let layers = match view.state().pid {
+            Some(_) => None,
+            None => {
+                let snapshots = self.images.snapshots(&view.record.snapshotter)?;
+                Some(snapshots.layer_paths(&handle.ns, &view.record.snapshot_key)?)
+            }
+        };
+        let pid = view.state().pid.unwrap_or(0);
+        let work = move || {
+            let identity = match layers {
+                Some(layers) => spec::resolve_user(&spec::LayersView(layers), &user, &[])?,
+                None => {
+                    let root = format!("/proc/{pid}/root");
+                    let root = File::open(&root).map_err(|error| Error::io(format!("cannot open {root}"), error))?;
+                    spec::resolve_user(&spec::TreeView(root), &user, &[])?
+                }
+            };
+            Ok((identity.uid, identity.gid))
+        };
+        blocking(work).await
     }
-    pub(crate) async fn export(&self, _handle: &Handle) -> Result<TarStream> {
-        Err(pending())
+
+    pub(crate) async fn stat_path(&self, handle: &Handle, path: &str) -> Result<PathStat> {
+        let root = self.root(handle, &handle.now()).await?;
+        let path = path.to_owned();
+        blocking(move || files::stat_path(&root, &path)).await
     }
-    pub(crate) async fn processes(&self, _handle: &Handle, _ps_args: &str) -> Result<Processes> {
-        Err(pending())
+
+    pub(crate) async fn commit(&self, handle: &Handle, request: CommitRequest) -> Result<String> {
+        let view = handle.now();
+        let comment = request.comment.clone();
+        let pause = request.pause && view.status == ContainerStatus::Running;
+        if pause {
+            handle.ask(Command::Pause).await?;
+        }
+        let made = files::commit(&self.images, &handle.ns, &view.record, request).await;
+        if pause {
+            // It may have been resumed or ended meanwhile.
+            match handle.ask(Command::Resume).await {
+                Err(error) if error.kind() != Kind::Conflict => return made.and(Err(error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        let id = made?;
+        session::tell(handle, Draft::new("commit").with("imageID", &id).with("comment", comment)).await;
+        Ok(id)
     }
-    pub(crate) async fn stats(self: &Arc<Self>, _handle: Handle, _stream: bool) -> Result<BoxStream<'static, Result<Stats>>> {
-        Err(pending())
+
+    pub(crate) async fn export(&self, handle: &Handle) -> Result<TarStream> {
+        let root = self.root(handle, &handle.now()).await?;
+        session::tell(handle, Draft::new("export")).await;
+        Ok(files::export(root))
     }
+
+    /// The container as something to measure; None when it does not run.
+    fn subject(&self, view: &View) -> Result<Option<Subject>> {
+        let (Some(pid), Some(details)) = (view.state().pid, view.details()) else { return Ok(None) };
+        let id = view.record.id.clone();
+        let plan = spec::plan(&self.inputs(&id, &details.options, &details.config))?;
+        Ok(Some(Subject {
+            pid,
+            name: details.name.clone(),
+            cgroup_path: plan.cgroup_path,
+            own_network: plan.shared.network.is_own(),
+            id,
+        }))
+    }
+
+    pub(crate) async fn processes(&self, handle: &Handle, ps_args: &str) -> Result<Processes> {
+        let view = handle.now();
+        let subject = self.subject(&view)?.ok_or_else(|| {
+            Error::new(Kind::Conflict, format!("container {} is not running", handle.id))
+        })?;
+        let found = processes::list(&self.host, &subject.measured(), ps_args).await?;
+        session::tell(handle, Draft::new("top")).await;
+        Ok(found)
+    }
+
+    /// One sample; an empty one when it does not run.
+    async fn sample(self: &Arc<Self>, view: &View) -> Result<Stats> {
+        let Some(subject) = self.subject(view)? else { return Ok(idle(view)) };
+        let shared = Arc::clone(self);
+        match blocking(move || usage::sample(&shared.host, &subject.measured())).await {
+            Err(error) if error.kind() == Kind::NotFound => Ok(idle(view)),
+            sampled => sampled,
+        }
+    }
+
+    pub(crate) async fn stats(
+        self: &Arc<Self>,
+        handle: Handle,
+        stream: bool,
+    ) -> Result<BoxStream<'static, Result<Stats>>> {
+        let shared = Arc::clone(self);
+        Ok(Box::pin(try_stream! {
+            let mut due = tokio::time::interval(SAMPLES);
+            due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                due.tick().await;
+                let view = handle.now();
+                if view.removed {
+                    return;
+                }
+                yield shared.sample(&view).await?;
+                if !stream {
+                    return;
+                }
+            }
+        }))
+    }
+}
+
+fn idle(view: &View) -> Stats {
+    Stats {
+        read_at: Timestamp::now(),
+        id: view.record.id.clone(),
+        name: view.name().to_owned(),
+        cpu: CpuStats::default(),
+        memory: MemoryStats::default(),
+        pids: PidsStats::default(),
+        blkio: BlkioStats::default(),
+        networks: BTreeMap::new(),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|panic| Error::internal("looking into a container panicked; this is a bug").with_source(panic))?
 }

@@ -150,6 +150,7 @@ pub(crate) struct Actor {
     removed: bool,
     /// Sessions that wait for the next run.
     waiting: Vec<Waiting>,
+    files: Arc<tokio::sync::Mutex<()>>,
     mailbox: mpsc::Receiver<Command>,
     /// For the tasks that watch a run; weak, so that the actor ends with the
     /// last handle.
@@ -163,6 +164,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, fou
     let id: Arc<str> = record.id.as_str().into();
     let ns: Arc<str> = ns.into();
     let record = Arc::new(record);
+    let files = Arc::default();
     let (view, receiver) = watch::channel(Arc::new(View::blank(Arc::clone(&record))));
     let mut actor = Actor {
         shared: Arc::clone(shared),
@@ -176,6 +178,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, fou
         event: 0,
         removed: false,
         waiting: Vec::new(),
+        files: Arc::clone(&files),
         mailbox,
         myself: sender.downgrade(),
         view,
@@ -183,7 +186,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, fou
     actor.revive(found);
     actor.publish();
     shared.spawn_actor(actor.serve());
-    Handle { ns, id, mailbox: sender, view: receiver }
+    Handle { ns, id, mailbox: sender, view: receiver, files }
 }
 
 enum Wake {

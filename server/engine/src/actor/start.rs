@@ -33,6 +33,10 @@ pub(crate) enum Revived {
     Gone { reason: String },
 }
 
+/// Longest wait for those who change the files of a container that does not
+/// run.
+const FILES_WITHIN: Duration = Duration::from_secs(10);
+
 impl Actor {
     /// Takes up what was found.
     pub(super) fn revive(&mut self, found: Revived) {
@@ -151,6 +155,13 @@ impl Actor {
 
     pub(super) async fn start(&mut self, backoff: Option<Duration>) -> Result<u32> {
         self.waiting.retain(|waiting| !waiting.is_gone());
+        let files = Arc::clone(&self.files);
+        let Ok(_hold) = tokio::time::timeout(FILES_WITHIN, files.lock()).await else {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("files are being copied into container {}; start it when that is done", self.id),
+            ));
+        };
         let launched = launch(
             &self.shared,
             Launch {
