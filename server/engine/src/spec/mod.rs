@@ -22,6 +22,7 @@ mod host;
 mod mounts;
 mod namespaces;
 mod plan;
+mod report;
 pub mod resources;
 mod rlimits;
 mod rootfs;
