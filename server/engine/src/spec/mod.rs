@@ -22,7 +22,6 @@ mod host;
 mod mounts;
 mod namespaces;
 mod plan;
-mod report;
 pub mod resources;
 mod rlimits;
 mod rootfs;
