@@ -22,6 +22,7 @@ pub mod reference;
 pub mod registry;
 mod single_flight;
 pub mod snapshots;
+pub mod tarball;
 pub mod unpack;
 
 pub use content::Content;

@@ -63,10 +63,9 @@ impl Place {
 
     /// What is there, as davit.v1 tells it.
     pub(super) fn to_stat(&self, root: &Root, path: &str) -> Result<PathStat> {
-        let link_target = if self.kind() == FileType::Symlink {
-            target(root, path)?
-        } else {
-            String::new()
+        let link_target = match self.kind() {
+            FileType::Symlink => resolve(root, path)?.to_string_lossy().into_owned(),
+            _ => String::new(),
         };
         let nanos = i32::try_from(self.stat.st_mtime_nsec).unwrap_or(0);
         Ok(PathStat {
@@ -138,9 +137,10 @@ pub(super) fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// Where a link leads, all links resolved, as a path from the container's
-/// root; what does not exist stays as it is written.
-fn target(root: &Root, path: &str) -> Result<String> {
+/// `path` with all links resolved, as a path from the container's root; what
+/// does not exist stays as it is written. Whoever opens it resolves again:
+/// the container may change it meanwhile.
+pub(super) fn resolve(root: &Root, path: &str) -> Result<PathBuf> {
     let mut resolved = PathBuf::from("/");
     let mut todo: Vec<OsString> = parts(&clean(Path::new(path)));
     let mut links = 0;
@@ -163,7 +163,7 @@ fn target(root: &Root, path: &str) -> Result<String> {
         }
         todo.extend(parts(&link));
     }
-    Ok(resolved.to_string_lossy().into_owned())
+    Ok(resolved)
 }
 
 /// The components, last first.

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use davit_store::{Error, Result};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -105,6 +105,19 @@ pub(super) struct Reader {
     receiver: mpsc::Receiver<Result<Bytes>>,
     chunk: Bytes,
     failed: Option<String>,
+}
+
+impl Reader {
+    /// Waits until the first `bytes` are here in one block (or the stream has
+    /// ended), for those who recognise a format by them.
+    pub(super) fn gather(&mut self, bytes: usize) -> io::Result<()> {
+        let mut start = BytesMut::new();
+        while start.len() < bytes && !self.fill_buf()?.is_empty() {
+            start.put(std::mem::take(&mut self.chunk));
+        }
+        self.chunk = start.freeze();
+        Ok(())
+    }
 }
 
 impl BufRead for Reader {

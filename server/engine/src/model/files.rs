@@ -39,7 +39,7 @@ pub struct CopyInOptions {
     pub path: String,
     /// Refuse to replace a directory by something else and the other way round.
     pub no_overwrite_dir_non_dir: bool,
-    /// Keep the owners of the tar instead of the container user's.
+    /// Owners are those of the tar either way; see davit.v1.
     pub copy_uid_gid: bool,
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::MultiGzDecoder;
 
 /// A layer's bytes, decompressed.
-pub(crate) enum Inflate<R: BufRead> {
+pub enum Inflate<R: BufRead> {
     Plain(R),
     Gzip(Box<MultiGzDecoder<R>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
@@ -18,7 +18,7 @@ const MAX_WINDOW_LOG: u32 = 27;
 impl<R: BufRead> Inflate<R> {
     /// Looks at the first bytes of `source`. They must be in one block; see
     /// [`Chunks`](crate::unpack::chunks::Chunks).
-    pub(crate) fn new(mut source: R) -> io::Result<Self> {
+    pub fn new(mut source: R) -> io::Result<Self> {
         let start = source.fill_buf()?;
         if start.starts_with(&[0x1f, 0x8b]) {
             return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(source))));
@@ -31,6 +31,16 @@ impl<R: BufRead> Inflate<R> {
             return Ok(Self::Zstd(Box::new(decoder)));
         }
         Ok(Self::Plain(source))
+    }
+}
+
+impl<R: BufRead> std::fmt::Debug for Inflate<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain",
+            Self::Gzip(_) => "Gzip",
+            Self::Zstd(_) => "Zstd",
+        })
     }
 }
 

@@ -15,7 +15,7 @@ mod extract;
 mod fixup;
 pub(crate) mod inflate;
 mod layer;
-mod pax;
+pub(crate) mod pax;
 mod pipeline;
 pub(crate) mod remove;
 pub(crate) mod tar;

@@ -4,7 +4,7 @@ use std::io;
 
 /// Where the pieces of a sparse file lie: (offset, length), in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct SparseMap(pub(crate) Vec<(u64, u64)>);
+pub struct SparseMap(pub Vec<(u64, u64)>);
 
 /// More pieces than this are refused; they are all in memory.
 const MAX_PIECES: usize = 1 << 20;

@@ -14,7 +14,7 @@ use rustix::{
 
 /// Removes `name` in `dir`, whatever it is, with everything below. Nothing
 /// there is success. Links are removed, not followed; depth costs no stack.
-pub(crate) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+pub fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}

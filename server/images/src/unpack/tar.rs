@@ -18,7 +18,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryKind {
+pub enum EntryKind {
     File,
     HardLink,
     Symlink,
@@ -32,26 +32,26 @@ pub(crate) enum EntryKind {
 
 /// One entry, all extensions applied.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) path: Vec<u8>,
-    pub(crate) link: Vec<u8>,
-    pub(crate) kind: EntryKind,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct Entry {
+    pub path: Vec<u8>,
+    pub link: Vec<u8>,
+    pub kind: EntryKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
     /// Seconds and nanoseconds.
-    pub(crate) mtime: (i64, u32),
+    pub mtime: (i64, u32),
     /// Bytes of the file; for a sparse one with its holes.
-    pub(crate) size: u64,
-    pub(crate) device: (u32, u32),
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub size: u64,
+    pub device: (u32, u32),
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the data in the stream belongs, for a sparse file.
-    pub(crate) sparse: Option<SparseMap>,
+    pub sparse: Option<SparseMap>,
 }
 
 /// A tar stream.
 #[derive(Debug)]
-pub(crate) struct Tar<R> {
+pub struct Tar<R> {
     source: R,
     /// Bytes of the present entry's data that were not read yet.
     data: u64,
@@ -65,13 +65,13 @@ fn broken(why: impl Into<String>) -> io::Error {
 }
 
 impl<R: BufRead> Tar<R> {
-    pub(crate) fn new(source: R) -> Self {
+    pub fn new(source: R) -> Self {
         Self { source, data: 0, padding: 0, ended: false }
     }
 
     /// The next entry; `None` at the end of the archive. Data of the entry
     /// before that was not read is skipped.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next(&mut self) -> io::Result<Option<Entry>> {
         let mut pax = Pax::default();
         let mut long_name = None;
         let mut long_link = None;
@@ -100,7 +100,7 @@ impl<R: BufRead> Tar<R> {
     }
 
     /// Hands all data of the present entry to `sink`, in blocks as they come.
-    pub(crate) fn data(&mut self, mut sink: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub fn data(&mut self, mut sink: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         while self.data > 0 {
             let block = self.source.fill_buf()?;
             if block.is_empty() {
@@ -115,7 +115,7 @@ impl<R: BufRead> Tar<R> {
     }
 
     /// Reads whatever follows the end of the archive.
-    pub(crate) fn drain(&mut self) -> io::Result<()> {
+    pub fn drain(&mut self) -> io::Result<()> {
         loop {
             let n = self.source.fill_buf()?.len();
             if n == 0 {
