@@ -1,33 +1,18 @@
 //! Archives of images: OCI layouts and docker-archives, as tar streams.
+//!
+//! ```text
+//! bytes ─► inflate ─► tar ─► blobs into the content store as they come
+//!                        └─► index.json, manifest.json, links: in memory
+//! end   ─► images: names, layers unpacked, recorded
+//! ```
+//!
+//! What describes an archive may come last in it, so everything that is not
+//! known to be small goes into the content store at once; what no image of
+//! the archive turns out to need is left to garbage collection.
 
-use bytes::Bytes;
-use davit_store::Error;
-use tokio::io::AsyncRead;
-
-use crate::{
-    Images, Progress,
-    image::{ExportRequest, ImportOptions, ImportProgress},
-};
-
-fn pending<T: Send + 'static>() -> Progress<T> {
-    let error = Error::new(davit_store::Kind::Unimplemented, "not written yet");
-    Box::pin(futures::stream::iter([Err(error)]))
-}
-
-impl Images {
-    /// Reads images from a tar.
-    pub fn import(
-        &self,
-        _namespace: &str,
-        _options: ImportOptions,
-        data: impl AsyncRead + Send + 'static,
-    ) -> Progress<ImportProgress> {
-        drop(data);
-        pending()
-    }
-
-    /// Writes images as a tar.
-    pub fn export(&self, _namespace: &str, _request: ExportRequest) -> Progress<Bytes> {
-        pending()
-    }
-}
+mod contents;
+mod docker;
+mod export;
+mod import;
+mod layout;
+mod reader;

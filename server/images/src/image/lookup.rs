@@ -56,24 +56,22 @@ impl Images {
             && hex
                 .bytes()
                 .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !is_hex || (hex.len() != 64 && !text.starts_with("sha256:")) {
-            let reference = Reference::parse(text);
-            match reference {
+        let mut said = text.to_owned();
+        // An id is never a name: names have no algorithm and no 64 hex digits.
+        if !is_hex || (hex.len() != 64 && hex == text) {
+            match Reference::parse(text) {
                 Ok(reference) => {
                     if let Some(found) = self.find_by_name(namespace, &reference)? {
                         return Ok(found);
                     }
-                    if !is_hex {
-                        return Err(no_such(&reference.or_latest().familiar()));
-                    }
+                    said = reference.or_latest().familiar();
                 }
                 Err(error) if !is_hex => return Err(error),
                 Err(_) => {}
             }
         }
-        self.find_by_id(namespace, hex)
-            .await?
-            .ok_or_else(|| no_such(text))
+        let found = if is_hex { self.find_by_id(namespace, hex).await? } else { None };
+        found.ok_or_else(|| no_such(&said))
     }
 
     fn find_by_name(&self, namespace: &str, reference: &Reference) -> Result<Option<Found>> {

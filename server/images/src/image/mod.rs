@@ -28,7 +28,6 @@ mod view;
 
 pub(crate) use create::{stored, wire};
 pub(crate) use layers::LayerStep;
-pub(crate) use lookup::Group;
 pub use types::*;
 
 /// Label of image records that are no names but keep an image without one.

@@ -29,7 +29,6 @@ use std::{
 use davit_store::Result;
 
 pub(crate) use download::Sink;
-pub(crate) use manifest::Fetched;
 pub(crate) use upload::{OpenBlob, Sent};
 
 use self::{
