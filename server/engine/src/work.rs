@@ -2,7 +2,7 @@
 //! running container or the layers of a stopped one are found; the work is
 //! done in `files`, `processes` and `usage`.
 
-use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_stream::try_stream;
 use futures::stream::BoxStream;
@@ -91,35 +91,9 @@ impl Shared {
                 Root::of_tree(view.name(), tree, read_only)
             }
         };
-        let owner = self.owner(handle, &view).await?;
-        files::copy_in(root, options, Some(owner), tar).await?;
+        files::copy_in(root, options, tar).await?;
         session::tell(handle, event).await;
         Ok(())
-    }
-
-    /// User and group that the container runs as.
-    async fn owner(&self, handle: &Handle, view: &View) -> Result<(u32, u32)> {
-        let user = view.details().map(|details| details.config.user.clone()).unwrap_or_default();
-        let layers = match view.state().pid {
-            Some(_) => None,
-            None => {
-                let snapshots = self.images.snapshots(&view.record.snapshotter)?;
-                Some(snapshots.layer_paths(&handle.ns, &view.record.snapshot_key)?)
-            }
-        };
-        let pid = view.state().pid.unwrap_or(0);
-        let work = move || {
-            let identity = match layers {
-                Some(layers) => spec::resolve_user(&spec::LayersView(layers), &user, &[])?,
-                None => {
-                    let root = format!("/proc/{pid}/root");
-                    let root = File::open(&root).map_err(|error| Error::io(format!("cannot open {root}"), error))?;
-                    spec::resolve_user(&spec::TreeView(root), &user, &[])?
-                }
-            };
-            Ok((identity.uid, identity.gid))
-        };
-        blocking(work).await
     }
 
     pub(crate) async fn stat_path(&self, handle: &Handle, path: &str) -> Result<PathStat> {
@@ -149,7 +123,12 @@ impl Shared {
     }
 
     pub(crate) async fn export(&self, handle: &Handle) -> Result<TarStream> {
-        let root = self.root(handle, &handle.now()).await?;
+        // The layers, whether it runs or not: what is mounted in it (/proc,
+        // volumes) is no part of the container's own file system.
+        let view = handle.now();
+        let snapshots = self.images.snapshots(&view.record.snapshotter)?;
+        let tree = snapshots.open_tree(&handle.ns, &view.record.snapshot_key).await?;
+        let root = Root::of_tree(view.name(), tree, true);
         session::tell(handle, Draft::new("export")).await;
         Ok(files::export(root))
     }
