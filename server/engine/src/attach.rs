@@ -35,7 +35,8 @@ pub(crate) async fn attach(shared: &Arc<Shared>, handle: Handle, options: Attach
             stdout: options.stdout,
             // A terminal has one stream for both.
             stderr: options.stderr && !tty,
-            from: "live",
+            // The shim replays the log up to the live stream without a gap.
+            from: if options.logs && view.is_running() { "start" } else { "live" },
         },
         half_close: match (stdin, once) {
             (false, _) => HalfClose::Ignored,
@@ -75,6 +76,11 @@ async fn serve(
     mut ends: Ends,
 ) {
     let Gate { run, connected } = gate;
+    // What a container that does not run has written does not change until
+    // its start.
+    if options.logs && streams.connect.from == "live" && !replay(&shared, &handle, &options, &ends.output).await {
+        return;
+    }
     let run = tokio::select! {
         run = run => run,
         () = ends.output.closed() => return,
@@ -92,9 +98,6 @@ async fn serve(
         }
     };
     let _ = connected.send(());
-    if options.logs && !replay(&shared, &handle, &options, &ends.output).await {
-        return;
-    }
     match streams.pump(opened, &mut ends).await {
         Stop::Ended(code) => {
             let item = session::recorded_end(&run, code).await.map(Output::Exit);

@@ -45,10 +45,20 @@ impl LogOptions {
         match self {
             Self::None => "davit://".to_owned(),
             Self::JsonFile { max_size, max_file } => {
-                format!("davit://{path}?max-size={max_size}&max-file={max_file}")
+                format!("davit://{}?max-size={max_size}&max-file={max_file}", escaped(path))
             }
         }
     }
+}
+
+/// A path as a part of a URI.
+fn escaped(path: &str) -> String {
+    path.bytes()
+        .map(|byte| match byte {
+            b'/' | b'-' | b'_' | b'.' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => char::from(byte).to_string(),
+            other => format!("%{other:02x}"),
+        })
+        .collect()
 }
 
 /// Bytes from "20m", "1g", "100k", "4096"; None for what is not a size. -1 is
@@ -96,5 +106,6 @@ mod tests {
             assert!(of(driver, options).is_err(), "{driver} {options:?}");
         }
         assert_eq!(json(1024, 3).uri("/l/a.log"), "davit:///l/a.log?max-size=1024&max-file=3");
+        assert_eq!(json(1, 1).uri("/l x/a?"), "davit:///l%20x/a%3f?max-size=1&max-file=1");
     }
 }

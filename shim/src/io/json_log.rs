@@ -44,6 +44,7 @@ pub(crate) struct JsonLog {
     batch: Vec<u8>,
     /// Entries lost to write errors since the last that worked.
     lost: u64,
+    clock: Clock,
 }
 
 impl JsonLog {
@@ -60,12 +61,13 @@ impl JsonLog {
             held: Default::default(),
             batch: Vec::new(),
             lost: 0,
+            clock: Clock::default(),
         })
     }
 
     /// Logs what a stream wrote.
     pub(crate) fn write(&mut self, stream: Stream, mut data: &[u8]) {
-        let time = Time::now();
+        let now = nanoseconds();
         self.batch = scratch::take_batch();
         let mut held = std::mem::take(&mut self.held[stream as usize]);
         if !held.is_empty() {
@@ -73,12 +75,12 @@ impl JsonLog {
             let end = memchr::memchr(b'\n', data).map_or(data.len(), |at| at + 1);
             held.extend_from_slice(&data[..end]);
             data = &data[end..];
-            let rest = self.lines(stream, &held, &time);
+            let rest = self.lines(stream, &held, now);
             let rest = held.len() - rest;
             held.drain(..rest);
         }
         if !data.is_empty() {
-            let rest = self.lines(stream, data, &time);
+            let rest = self.lines(stream, data, now);
             held.extend_from_slice(&data[data.len() - rest..]);
         }
         self.held[stream as usize] = held;
@@ -90,7 +92,7 @@ impl JsonLog {
     pub(crate) fn end(&mut self, stream: Stream) {
         let held = std::mem::take(&mut self.held[stream as usize]);
         if !held.is_empty() {
-            self.entry(stream, &held, &Time::now());
+            self.entry(stream, &held, nanoseconds());
             self.flush();
             self.batch = Vec::new();
         }
@@ -116,17 +118,17 @@ impl JsonLog {
     }
 
     /// Writes entries for all complete lines and 16 KiB pieces; returns how many bytes at the end are neither.
-    fn lines(&mut self, stream: Stream, data: &[u8], time: &Time) -> usize {
+    fn lines(&mut self, stream: Stream, data: &[u8], now: i128) -> usize {
         let mut rest = data;
         loop {
             let line = memchr::memchr(b'\n', rest).map(|at| at + 1);
             let text = line.map_or(rest.len(), |end| end - 1);
             if text > MAX_ENTRY {
                 let piece = whole_characters(rest, MAX_ENTRY);
-                self.entry(stream, &rest[..piece], time);
+                self.entry(stream, &rest[..piece], now);
                 rest = &rest[piece..];
             } else if let Some(end) = line {
-                self.entry(stream, &rest[..end], time);
+                self.entry(stream, &rest[..end], now);
                 rest = &rest[end..];
             } else {
                 return rest.len();
@@ -134,7 +136,7 @@ impl JsonLog {
         }
     }
 
-    fn entry(&mut self, stream: Stream, text: &[u8], time: &Time) {
+    fn entry(&mut self, stream: Stream, text: &[u8], now: i128) {
         let before = self.batch.len();
         self.batch.extend_from_slice(b"{\"log\":\"");
         escape(&mut self.batch, text);
@@ -142,7 +144,7 @@ impl JsonLog {
             Stream::Stdout => b"\",\"stream\":\"stdout\",\"time\":\"",
             Stream::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
         });
-        self.batch.extend_from_slice(time.text());
+        self.clock.write(now, &mut self.batch);
         self.batch.extend_from_slice(b"\"}\n");
         let max = self.options.max_size;
         if max > 0 && self.size + self.batch.len() as u64 > max && self.size + before as u64 > 0 {
@@ -311,22 +313,60 @@ const NEEDS_ESCAPE: [bool; 256] = {
     table
 };
 
-/// The time of a batch of lines, formatted once.
-struct Time(String);
+fn nanoseconds() -> i128 {
+    Timestamp::now().as_nanosecond()
+}
 
-impl Time {
-    fn now() -> Time {
-        Time(Timestamp::now().to_string())
-    }
+/// Gives each entry a time of its own, later than that of the one before: the
+/// daemon reads on from a time, and must neither skip nor repeat an entry.
+#[derive(Debug, Default)]
+struct Clock {
+    last: i128,
+    /// The second that `text` has, "2026-01-02T03:04:05".
+    second: i64,
+    text: String,
+}
 
-    fn text(&self) -> &[u8] {
-        self.0.as_bytes()
+impl Clock {
+    /// Appends the time of the next entry, with nine digits of fraction.
+    fn write(&mut self, now: i128, batch: &mut Vec<u8>) {
+        self.last = now.max(self.last + 1);
+        let second = i64::try_from(self.last.div_euclid(1_000_000_000)).unwrap_or(0);
+        if self.text.is_empty() || second != self.second {
+            let whole = Timestamp::from_second(second).unwrap_or_default().to_string();
+            self.second = second;
+            self.text.clear();
+            self.text.push_str(whole.trim_end_matches('Z'));
+        }
+        batch.extend_from_slice(self.text.as_bytes());
+        let mut digits = *b".000000000Z";
+        let mut fraction = self.last.rem_euclid(1_000_000_000);
+        for digit in digits[1..10].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(fraction % 10).unwrap_or(0);
+            fraction /= 10;
+        }
+        batch.extend_from_slice(&digits);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_entry_has_a_later_time() {
+        let mut clock = Clock::default();
+        let mut text = |now| {
+            let mut batch = Vec::new();
+            clock.write(now, &mut batch);
+            String::from_utf8(batch).unwrap()
+        };
+        assert_eq!(text(1_500_000_007), "1970-01-01T00:00:01.500000007Z");
+        assert_eq!(text(1_500_000_007), "1970-01-01T00:00:01.500000008Z");
+        assert_eq!(text(1), "1970-01-01T00:00:01.500000009Z");
+        assert_eq!(text(1_999_999_999), "1970-01-01T00:00:01.999999999Z");
+        assert_eq!(text(0), "1970-01-01T00:00:02.000000000Z");
+    }
 
     #[derive(serde::Deserialize)]
     struct Entry {

@@ -109,6 +109,12 @@ impl Cursor {
             return Ok(true);
         }
         let Some(file) = self.queue.front_mut() else { return Ok(false) };
+        if file.metadata()?.len() < file.stream_position()? {
+            // A log of one file is emptied in place.
+            file.rewind()?;
+            self.rest.clear();
+            return Ok(true);
+        }
         let mine = identity(file)?;
         let newer = newer_than(&self.path, mine)?;
         if newer.is_empty() {
@@ -360,6 +366,17 @@ mod tests {
         let read = drain(&mut cursor);
         assert_eq!(read[..2], [0, 1]);
         assert_eq!(read.last(), Some(&6));
+    }
+
+    #[test]
+    fn a_log_that_is_emptied_in_place_is_read_from_its_new_beginning() {
+        let mut log = Log::new();
+        log.write(5);
+        let mut cursor = Cursor::open(&log.path, From::Beginning).unwrap();
+        assert_eq!(drain(&mut cursor).len(), 5);
+        File::options().write(true).truncate(true).open(&log.path).unwrap();
+        log.write(2);
+        assert_eq!(drain(&mut cursor), [5, 6]);
     }
 
     #[test]
