@@ -73,8 +73,6 @@ struct Inner {
     collector: Collector,
     registry: Registry,
     cache: Cache,
-    /// One writer of the files of names at a time.
-    sidecar: tokio::sync::Mutex<()>,
     downloads: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
 }
@@ -128,7 +126,6 @@ impl Images {
             collector: Collector::new(),
             registry: Registry::new(&config),
             cache: Cache::default(),
-            sidecar: tokio::sync::Mutex::default(),
             downloads: Arc::new(Semaphore::new(downloads)),
             uploads: Arc::new(Semaphore::new(uploads)),
             content,
@@ -181,10 +178,6 @@ impl Images {
 
     pub(crate) fn cache(&self) -> &Cache {
         &self.0.cache
-    }
-
-    pub(crate) async fn sidecar_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.0.sidecar.lock().await
     }
 
     /// A place among the downloads of the daemon.

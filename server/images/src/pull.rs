@@ -82,18 +82,24 @@ impl Images {
         let auth = request.auth.as_ref();
         let platform = request.platform.as_ref();
         if !request.all_tags {
-            return self.pull_one(namespace, reference.or_latest(), platform, auth, reporter).await;
+            return self
+                .pull_one(namespace, reference.or_latest(), platform, auth, reporter)
+                .await;
         }
         if reference.tag().is_some() || reference.digest().is_some() {
             return Err(Error::invalid("tag can't be used with --all-tags/-a"));
         }
         let tags = self.registry().repository(&reference, auth)?.tags().await?;
         if tags.is_empty() {
-            return Err(Error::not_found(format!("{} has no tags", reference.familiar_name())));
+            return Err(Error::not_found(format!(
+                "{} has no tags",
+                reference.familiar_name()
+            )));
         }
         for tag in tags {
             let reference = reference.with_tag(&tag)?;
-            self.pull_one(namespace, reference, platform, auth, reporter.clone()).await?;
+            self.pull_one(namespace, reference, platform, auth, reporter.clone())
+                .await?;
         }
         Ok(())
     }
@@ -118,9 +124,16 @@ impl Images {
             op: &op,
             repository: &repository,
             wanted: &Wanted::new(platform),
-            tell: Tell { reporter, reference: familiar, told: Mutex::default() },
+            tell: Tell {
+                reporter,
+                reference: familiar,
+                told: Mutex::default(),
+            },
         };
-        pull.tell.say(PullStage::Resolved, format!("Pulling from {}", reference.path()));
+        pull.tell.say(
+            PullStage::Resolved,
+            format!("Pulling from {}", reference.path()),
+        );
         match pull.run(&reference).await {
             Ok(()) => op.done(),
             // What is broken or hostile is not worth keeping.
@@ -137,13 +150,22 @@ impl Pull<'_> {
     async fn run(&self, reference: &Reference) -> Result<()> {
         let namespace = self.op.namespace();
         let name = reference.clone().into_record_name().to_string();
-        let before = self.images.store().get::<Table>((namespace, name.as_str()))?;
-        let target = self.target(reference, before.as_ref().map(|record| &record.target)).await?;
-        let manifest = self.manifest_for(&target, 0).await?.ok_or_else(|| self.no_match(reference))?;
+        let before = self
+            .images
+            .store()
+            .get::<Table>((namespace, name.as_str()))?;
+        let target = self
+            .target(reference, before.as_ref().map(|record| &record.target))
+            .await?;
+        let manifest = self
+            .manifest_for(&target, 0)
+            .await?
+            .ok_or_else(|| self.no_match(reference))?;
         let facts = self.facts(&manifest).await?;
         let key = self.layers(&facts).await?;
         fail::fail_point!("images.pull.after-layers");
-        self.images.keep_snapshot(self.op, &facts.config.digest, &key)?;
+        self.images
+            .keep_snapshot(self.op, &facts.config.digest, &key)?;
         self.note_sources(&target, &facts)?;
         let image_id = &facts.config.digest;
         let familiar = reference.clone().into_record_name().familiar();
@@ -159,7 +181,11 @@ impl Pull<'_> {
             })
             .await?;
         let up_to_date = before.is_some_and(|before| before.target.digest == target.digest);
-        let status = if up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
+        let status = if up_to_date {
+            "Image is up to date for"
+        } else {
+            "Downloaded newer image for"
+        };
         let found = self.images.find(namespace, &name).await?;
         self.tell.reporter.say(PullProgress {
             stage: PullStage::Done,
@@ -174,21 +200,26 @@ impl Pull<'_> {
 
     /// What the reference points to. An image that is here is only asked
     /// after, since registries count the manifests that they hand out.
-    async fn target(&self, reference: &Reference, known: Option<&Descriptor>) -> Result<Descriptor> {
+    async fn target(
+        &self,
+        reference: &Reference,
+        known: Option<&Descriptor>,
+    ) -> Result<Descriptor> {
         if let Some(digest) = reference.digest() {
             if let Some(target) = self.local(digest, "").await? {
                 return Ok(target);
             }
         } else if let Some(known) = known {
             let digest = Digest::parse(&known.digest)?;
-            if self.repository.head(reference.target()).await? == Some(digest.clone()) {
-                if let Some(target) = self.local(&digest, &known.media_type).await? {
-                    return Ok(target);
-                }
+            if self.repository.head(reference.target()).await? == Some(digest.clone())
+                && let Some(target) = self.local(&digest, &known.media_type).await?
+            {
+                return Ok(target);
             }
         }
         let fetched = self.repository.manifest(reference.target()).await?;
-        self.store_manifest(&fetched.digest, &fetched.media_type, fetched.bytes).await
+        self.store_manifest(&fetched.digest, &fetched.media_type, fetched.bytes)
+            .await
     }
 
     /// A manifest or index that is here already.
@@ -199,10 +230,17 @@ impl Pull<'_> {
             return Ok(None);
         }
         // One that was damaged on disk is fetched again.
-        let Ok(bytes) = self.images.content().read(namespace, digest, MAX_DOCUMENT).await else {
+        let Ok(bytes) = self
+            .images
+            .content()
+            .read(namespace, digest, MAX_DOCUMENT)
+            .await
+        else {
             return Ok(None);
         };
-        let Ok(media_type) = media::of_manifest(media_type, &bytes) else { return Ok(None) };
+        let Ok(media_type) = media::of_manifest(media_type, &bytes) else {
+            return Ok(None);
+        };
         Ok(Some(descriptor(digest, &media_type, bytes.len())))
     }
 
@@ -222,10 +260,17 @@ impl Pull<'_> {
         let target = descriptor(digest, media_type, bytes.len());
         // What was known about an existing blob must not be lost.
         let source = labels::source(self.repository.name());
-        if self.images.content().contains(self.op.namespace(), digest)? {
+        if self
+            .images
+            .content()
+            .contains(self.op.namespace(), digest)?
+        {
             blob_labels.retain(|label, _| !source.contains_key(label));
         }
-        self.images.content().put(self.op, bytes, Some(digest), blob_labels).await?;
+        self.images
+            .content()
+            .put(self.op, bytes, Some(digest), blob_labels)
+            .await?;
         Ok(target)
     }
 
@@ -234,7 +279,10 @@ impl Pull<'_> {
         if !media::is_index(&target.media_type) {
             return Ok(Some(target.clone()));
         }
-        let entries = self.images.index_entries(self.op.namespace(), target).await?;
+        let entries = self
+            .images
+            .index_entries(self.op.namespace(), target)
+            .await?;
         let mut fitting: Vec<_> = entries
             .iter()
             .filter(|entry| !is_attestation(entry))
@@ -273,16 +321,23 @@ impl Pull<'_> {
             Some(here) => here,
             None => {
                 let fetched = self.repository.manifest(digest.as_str()).await?;
-                self.store_manifest(&fetched.digest, &fetched.media_type, fetched.bytes).await?
+                self.store_manifest(&fetched.digest, &fetched.media_type, fetched.bytes)
+                    .await?
             }
         };
         if here.size != entry.size {
             return Err(Error::new(
                 Kind::DataLoss,
-                format!("manifest {digest} has {} bytes; its index says {}", here.size, entry.size),
+                format!(
+                    "manifest {digest} has {} bytes; its index says {}",
+                    here.size, entry.size
+                ),
             ));
         }
-        Ok(Descriptor { platform: entry.platform.clone(), ..here })
+        Ok(Descriptor {
+            platform: entry.platform.clone(),
+            ..here
+        })
     }
 
     /// Manifest and config, checked against each other.
@@ -293,21 +348,39 @@ impl Pull<'_> {
         let parts = parse_manifest(&manifest.digest, &bytes)?;
         let config = Digest::parse(&parts.config.digest)?;
         self.op.hold(Resource::Blob(config.clone()));
-        let here = self.images.content().read(namespace, &config, MAX_DOCUMENT).await.is_ok();
+        let here = self
+            .images
+            .content()
+            .read(namespace, &config, MAX_DOCUMENT)
+            .await
+            .is_ok();
         if !here {
             let size = u64::try_from(parts.config.size).unwrap_or(0);
-            let json = self.repository.small_blob(&config, size, MAX_DOCUMENT).await?;
+            let json = self
+                .repository
+                .small_blob(&config, size, MAX_DOCUMENT)
+                .await?;
             // It must say what the manifest says before it is kept.
             Facts::new(manifest.clone(), parts, &json)?;
             let source = labels::source(self.repository.name());
-            self.images.content().put(self.op, json, Some(&config), source).await?;
+            self.images
+                .content()
+                .put(self.op, json, Some(&config), source)
+                .await?;
         }
         self.images.manifest_facts(namespace, manifest).await
     }
 
     async fn layers(&self, facts: &Facts) -> Result<String> {
-        if let Some(foreign) = facts.layers.iter().find(|layer| layer.media_type.contains("foreign")) {
-            tracing::debug!(layer = foreign.digest, "a layer that its registry may not have");
+        if let Some(foreign) = facts
+            .layers
+            .iter()
+            .find(|layer| layer.media_type.contains("foreign"))
+        {
+            tracing::debug!(
+                layer = foreign.digest,
+                "a layer that its registry may not have"
+            );
         }
         let wanted = layers(&facts.layers, &facts.diff_ids)?;
         let step = |index: usize, step: LayerStep| {
@@ -315,7 +388,9 @@ impl Pull<'_> {
                 self.tell.layer(index, layer, step);
             }
         };
-        self.images.run_layers(self.op, wanted, Some(self.repository), step).await
+        self.images
+            .run_layers(self.op, wanted, Some(self.repository), step)
+            .await
     }
 
     /// Notes that the repository has all of these blobs.
@@ -323,7 +398,12 @@ impl Pull<'_> {
         let blobs = [target, &facts.manifest, &facts.config];
         for blob in blobs.into_iter().chain(&facts.layers) {
             let digest = Digest::parse(&blob.digest)?;
-            labels::add_source(self.images.content(), self.op, &digest, self.repository.name())?;
+            labels::add_source(
+                self.images.content(),
+                self.op,
+                &digest,
+                self.repository.name(),
+            )?;
         }
         Ok(())
     }
@@ -378,7 +458,10 @@ impl Tell {
     fn is_due(&self, index: usize) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if told.get(&index).is_some_and(|&at| now.duration_since(at) < TELL_EVERY) {
+        if told
+            .get(&index)
+            .is_some_and(|&at| now.duration_since(at) < TELL_EVERY)
+        {
             return false;
         }
         told.insert(index, now);

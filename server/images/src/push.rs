@@ -14,11 +14,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 
 use crate::{
     Digest, Images, Progress, Reference,
-    image::{
-        PushProgress, PushRequest, PushStage,
-        facts::parse_manifest,
-        names::event,
-    },
+    image::{PushProgress, PushRequest, PushStage, facts::parse_manifest, names::event},
     labels,
     lease::{Operation, Resource},
     media, platform,
@@ -60,12 +56,19 @@ impl Images {
         progress::run(move |reporter, _| async move {
             let op = images.leases().operation(&namespace);
             let references = images.to_push(&namespace, &request)?;
-            let push = Push { images: &images, op: &op, reporter, sent: Mutex::default() };
+            let push = Push {
+                images: &images,
+                op: &op,
+                reporter,
+                sent: Mutex::default(),
+            };
             // Credentials belong to the registry of the name they came with.
             let domain = references.first().map(|first| first.domain().to_owned());
             for reference in references {
-                let auth =
-                    request.auth.as_ref().filter(|_| Some(reference.domain()) == domain.as_deref());
+                let auth = request
+                    .auth
+                    .as_ref()
+                    .filter(|_| Some(reference.domain()) == domain.as_deref());
                 let repository = images.registry().repository(&reference, auth)?;
                 push.one(reference, &repository).await?;
             }
@@ -82,10 +85,11 @@ impl Images {
                 return Err(Error::invalid("tag can't be used with --all-tags/-a"));
             }
             for record in self.records(namespace)? {
-                if let Ok(name) = Reference::parse(&record.name) {
-                    if name.name() == first.name() && name.tag().is_some() {
-                        references.push(name);
-                    }
+                if let Ok(name) = Reference::parse(&record.name)
+                    && name.name() == first.name()
+                    && name.tag().is_some()
+                {
+                    references.push(name);
                 }
             }
             if references.is_empty() {
@@ -100,7 +104,10 @@ impl Images {
         for more in &request.more_references {
             references.push(Reference::parse(more)?.or_latest());
         }
-        if references.iter().any(|reference| reference.digest().is_some()) {
+        if references
+            .iter()
+            .any(|reference| reference.digest().is_some())
+        {
             return Err(Error::invalid("cannot push a digest reference"));
         }
         Ok(references)
@@ -124,15 +131,30 @@ impl Push<'_> {
         for blob in &plan.blobs {
             self.say(&plan, PushStage::Queued, blob, 0, String::new());
         }
-        let uploads: Vec<BoxFuture<'_, Result<()>>> =
-            plan.blobs.iter().map(|blob| self.blob(&plan, blob, repository).boxed()).collect();
+        let uploads: Vec<BoxFuture<'_, Result<()>>> = plan
+            .blobs
+            .iter()
+            .map(|blob| self.blob(&plan, blob, repository).boxed())
+            .collect();
         // The places are shared by the daemon; this only bounds who waits.
-        futures::stream::iter(uploads).buffer_unordered(16).try_collect::<()>().await?;
+        futures::stream::iter(uploads)
+            .buffer_unordered(16)
+            .try_collect::<()>()
+            .await?;
         for manifest in &plan.manifests {
             let is_target = manifest.digest == plan.target.digest;
-            let place = if is_target { plan.reference.target() } else { &manifest.digest };
-            let bytes = self.images.document(namespace, &Digest::parse(&manifest.digest)?).await?;
-            repository.put_manifest(place, &manifest.media_type, bytes).await?;
+            let place = if is_target {
+                plan.reference.target()
+            } else {
+                &manifest.digest
+            };
+            let bytes = self
+                .images
+                .document(namespace, &Digest::parse(&manifest.digest)?)
+                .await?;
+            repository
+                .put_manifest(place, &manifest.media_type, bytes)
+                .await?;
         }
         self.finish(&plan, repository).await
     }
@@ -146,7 +168,12 @@ impl Push<'_> {
             labels::add_source(self.images.content(), self.op, &digest, repository.name())?;
         }
         let familiar = plan.reference.familiar();
-        let told = event(namespace, "push", &familiar, &plan.reference.familiar_name());
+        let told = event(
+            namespace,
+            "push",
+            &familiar,
+            &plan.reference.familiar_name(),
+        );
         self.images.store().transaction(|tx| tx.event(told))?;
         let mut message = format!(
             "{}: digest: {} size: {}",
@@ -157,9 +184,14 @@ impl Push<'_> {
         if !plan.note.is_empty() {
             message = format!("{message} ({})", plan.note);
         }
-        self.say(plan, PushStage::Done, &plan.target, plan.target.size, message);
-        // The names' file says where images came from, too.
-        self.images.save_names(namespace).await
+        self.say(
+            plan,
+            PushStage::Done,
+            &plan.target,
+            plan.target.size,
+            message,
+        );
+        Ok(())
     }
 
     /// Finds out what has to be sent. Of an index all platforms that are here
@@ -182,7 +214,10 @@ impl Push<'_> {
         self.collect(&mut plan, target, &mut missing, 0).await?;
         let mut lacking = Vec::new();
         for entry in missing {
-            if !repository.has_manifest(&Digest::parse(&entry.digest)?).await? {
+            if !repository
+                .has_manifest(&Digest::parse(&entry.digest)?)
+                .await?
+            {
                 lacking.push(entry);
             }
         }
@@ -192,12 +227,16 @@ impl Push<'_> {
         let mut seen = HashSet::new();
         plan.blobs.retain(|blob| seen.insert(blob.digest.clone()));
         let mut seen = HashSet::new();
-        plan.manifests.retain(|manifest| seen.insert(manifest.digest.clone()));
+        plan.manifests
+            .retain(|manifest| seen.insert(manifest.digest.clone()));
         Ok(plan)
     }
 
     fn only_image(&self, plan: &mut Plan, lacking: &[Descriptor]) -> Result<()> {
-        let mut images = plan.manifests.iter().filter(|one| media::is_manifest(&one.media_type));
+        let mut images = plan
+            .manifests
+            .iter()
+            .filter(|one| media::is_manifest(&one.media_type));
         let (Some(only), None) = (images.next().cloned(), images.next()) else {
             let names: Vec<_> = lacking
                 .iter()
@@ -234,7 +273,10 @@ impl Push<'_> {
         let bytes = self.images.document(namespace, &digest).await?;
         let media_type = media::of_manifest(&target.media_type, &bytes)?;
         if media::is_index(&media_type) && depth < 3 {
-            let target = Descriptor { media_type: media_type.clone(), ..target.clone() };
+            let target = Descriptor {
+                media_type: media_type.clone(),
+                ..target.clone()
+            };
             for entry in self.images.index_entries(namespace, &target).await?.iter() {
                 Box::pin(self.collect(plan, entry, missing, depth + 1)).await?;
             }
@@ -246,14 +288,17 @@ impl Push<'_> {
             };
             for blob in layers.into_iter().chain([config]) {
                 // Layers that must not be passed on stay where they are.
-                let bound =
-                    blob.media_type.contains("nondistributable") || blob.media_type.contains("foreign");
+                let bound = blob.media_type.contains("nondistributable")
+                    || blob.media_type.contains("foreign");
                 if !bound {
                     plan.blobs.push(blob);
                 }
             }
         }
-        plan.manifests.push(Descriptor { media_type, ..target.clone() });
+        plan.manifests.push(Descriptor {
+            media_type,
+            ..target.clone()
+        });
         Ok(())
     }
 
@@ -261,9 +306,13 @@ impl Push<'_> {
         let _place = self.images.upload_place().await?;
         let namespace = self.op.namespace();
         let digest = Digest::parse(&blob.digest)?;
-        let info = self.images.content().info(namespace, &digest).map_err(|error| {
-            error.context(format!("{}: a blob is missing", plan.reference.familiar()))
-        })?;
+        let info = self
+            .images
+            .content()
+            .info(namespace, &digest)
+            .map_err(|error| {
+                error.context(format!("{}: a blob is missing", plan.reference.familiar()))
+            })?;
         let name = repository.name();
         let key = (name.domain().to_owned(), blob.digest.clone());
         let mut from = self.sent().get(&key).cloned().unwrap_or_default();
@@ -274,10 +323,18 @@ impl Push<'_> {
         from.extend(labels::sources(&info.labels, name.domain()));
         from.retain(|path| path != name.path());
         let progress = Arc::new(AtomicU64::new(0));
-        let upload =
-            repository.upload(&digest, info.size, self.opener(&digest), &from, progress.clone());
+        let upload = repository.upload(
+            &digest,
+            info.size,
+            self.opener(&digest),
+            &from,
+            progress.clone(),
+        );
         let sent = self.watched(plan, blob, &progress, upload).await?;
-        self.sent().entry(key).or_default().push(name.path().to_owned());
+        self.sent()
+            .entry(key)
+            .or_default()
+            .push(name.path().to_owned());
         let (stage, message) = match sent {
             Sent::Exists => (PushStage::Exists, String::new()),
             Sent::Mounted(from) => (PushStage::Mounted, format!("Mounted from {from}")),
@@ -306,7 +363,8 @@ impl Push<'_> {
             if now != told {
                 told = now;
                 let current = i64::try_from(now).unwrap_or(i64::MAX);
-                self.reporter.count(message(plan, PushStage::Uploading, blob, current));
+                self.reporter
+                    .count(message(plan, PushStage::Uploading, blob, current));
             }
         }
     }
@@ -322,7 +380,10 @@ impl Push<'_> {
     }
 
     fn say(&self, plan: &Plan, stage: PushStage, blob: &Descriptor, current: i64, text: String) {
-        self.reporter.say(PushProgress { message: text, ..message(plan, stage, blob, current) });
+        self.reporter.say(PushProgress {
+            message: text,
+            ..message(plan, stage, blob, current)
+        });
     }
 }
 
@@ -349,6 +410,10 @@ fn any_parts(digest: &str, bytes: &[u8]) -> Result<(Descriptor, Vec<Descriptor>)
     let wire: Wire = serde_json::from_slice(bytes).map_err(|error| {
         Error::new(Kind::DataLoss, format!("{digest} is no valid manifest")).with_source(error)
     })?;
-    let layers = wire.layers.into_iter().map(|layer| layer.checked(digest)).collect::<Result<_>>()?;
+    let layers = wire
+        .layers
+        .into_iter()
+        .map(|layer| layer.checked(digest))
+        .collect::<Result<_>>()?;
     Ok((wire.config.checked(digest)?, layers))
 }

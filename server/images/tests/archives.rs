@@ -1,6 +1,9 @@
 //! Archives: what skopeo writes is read, what we write skopeo reads, and what
 //! strangers write does no harm.
 
+// What fails here fails the test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{fs, path::Path};
@@ -28,12 +31,22 @@ async fn import_with(
 ) -> Result<Vec<(String, Image)>> {
     let data = std::io::Cursor::new(bytes);
     let messages = all(home.images.import(NS, options, data)).await?;
-    Ok(messages.into_iter().filter_map(|m| Some((m.name, m.image?))).collect())
+    Ok(messages
+        .into_iter()
+        .filter_map(|m| Some((m.name, m.image?)))
+        .collect())
 }
 
 async fn export(home: &Home, images: &[&str]) -> Result<Vec<u8>> {
     let images = images.iter().map(|&image| image.to_owned()).collect();
-    let blocks = all(home.images.export(NS, ExportRequest { images, platform: None })).await?;
+    let blocks = all(home.images.export(
+        NS,
+        ExportRequest {
+            images,
+            platform: None,
+        },
+    ))
+    .await?;
     Ok(blocks.concat())
 }
 
@@ -43,7 +56,10 @@ async fn assert_empty(home: &Home) {
     assert!(home.images.list(NS, &[]).await.unwrap().is_empty());
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !home.images.content().ingests(NS).unwrap().is_empty() {
-        assert!(std::time::Instant::now() < deadline, "partial downloads stay");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "partial downloads stay"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }
@@ -55,7 +71,11 @@ fn archived(kind: &str, name: &str, specs: &[Spec]) -> (Vec<u8>, String) {
     let file = dir.path().join("archive.tar");
     let from = format!("oci:{}:x", dir.path().join("layout").display());
     let to = format!("{kind}:{}{name}", file.display());
-    let all = if kind == "oci-archive" { vec!["copy", "-q", "--all"] } else { vec!["copy", "-q"] };
+    let all = if kind == "oci-archive" {
+        vec!["copy", "-q", "--all"]
+    } else {
+        vec!["copy", "-q"]
+    };
     run("skopeo", &[all, vec![from.as_str(), to.as_str()]].concat());
     (fs::read(&file).unwrap(), digest)
 }
@@ -85,7 +105,10 @@ async fn docker_archives_are_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn layouts_keep_their_digests() {
     let foreign = if host() == "amd64" { "arm64" } else { "amd64" };
-    let other = Spec { architecture: foreign, ..Spec::small("other") };
+    let other = Spec {
+        architecture: foreign,
+        ..Spec::small("other")
+    };
     let (bytes, digest) = archived("oci-archive", ":repo/a:1", &[Spec::small("own"), other]);
     let home = Home::new().await;
     let loaded = import(&home, bytes).await.unwrap();
@@ -97,7 +120,10 @@ async fn layouts_keep_their_digests() {
     let loaded = import(&home, bytes.clone()).await.unwrap();
     assert_eq!(loaded[0].0, "");
     assert!(loaded[0].1.names.is_empty());
-    let options = ImportOptions { fallback_name: "x.example/y".into(), ..Default::default() };
+    let options = ImportOptions {
+        fallback_name: "x.example/y".into(),
+        ..Default::default()
+    };
     let loaded = import_with(&home, bytes, options).await.unwrap();
     assert_eq!(loaded[0].0, "x.example/y:v1");
 }
@@ -109,9 +135,16 @@ async fn what_is_written_is_read_by_others_and_by_us() {
     let (two, _) = archived("docker-archive", ":repo/two:1", &[Spec::small("two")]);
     let one = import(&home, one).await.unwrap().remove(0).1;
     let two = import(&home, two).await.unwrap().remove(0).1;
-    home.images.tag(NS, "repo/one:1", "repo/one:2").await.unwrap();
+    home.images
+        .tag(NS, "repo/one:1", "repo/one:2")
+        .await
+        .unwrap();
     let bytes = export(&home, &["repo/one", "repo/two:1"]).await.unwrap();
-    assert_eq!(bytes, export(&home, &["repo/one", "repo/two:1"]).await.unwrap(), "not the same again");
+    assert_eq!(
+        bytes,
+        export(&home, &["repo/one", "repo/two:1"]).await.unwrap(),
+        "not the same again"
+    );
     let dir = tempdir().unwrap();
     let single = dir.path().join("one.tar");
     fs::write(&single, export(&home, &["repo/one:1"]).await.unwrap()).unwrap();
@@ -120,8 +153,12 @@ async fn what_is_written_is_read_by_others_and_by_us() {
         assert_eq!(config["config"]["Labels"]["text"], "one", "{kind}");
     }
     let fresh = Home::new().await;
-    let mut names: Vec<_> =
-        import(&fresh, bytes).await.unwrap().into_iter().map(|(name, image)| (name, image.id)).collect();
+    let mut names: Vec<_> = import(&fresh, bytes)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(name, image)| (name, image.id))
+        .collect();
     names.sort();
     let expected = [
         ("docker.io/repo/one:1".to_owned(), one.id.clone()),
@@ -129,13 +166,25 @@ async fn what_is_written_is_read_by_others_and_by_us() {
         ("docker.io/repo/two:1".to_owned(), two.id.clone()),
     ];
     assert_eq!(names, expected);
-    assert_eq!(fresh.images.get(NS, "repo/one:1", None).await.unwrap().target.digest, digest);
+    assert_eq!(
+        fresh
+            .images
+            .get(NS, "repo/one:1", None)
+            .await
+            .unwrap()
+            .target
+            .digest,
+        digest
+    );
     // By its id an image goes without names.
     let nameless = export(&home, &[&two.id]).await.unwrap();
     let fresh = Home::new().await;
     let loaded = import(&fresh, nameless).await.unwrap();
     assert_eq!((loaded[0].0.as_str(), &loaded[0].1.id), ("", &two.id));
-    assert_eq!(export(&home, &["nope"]).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        export(&home, &["nope"]).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +216,9 @@ async fn old_archives_with_linked_layers_are_read() {
     let mut link = tar::Header::new_ustar();
     link.set_entry_type(tar::EntryType::Symlink);
     link.set_size(0);
-    builder.append_link(&mut link, "b/layer.tar", "../a/layer.tar").unwrap();
+    builder
+        .append_link(&mut link, "b/layer.tar", "../a/layer.tar")
+        .unwrap();
     let home = Home::new().await;
     let loaded = import(&home, builder.into_inner().unwrap()).await.unwrap();
     assert_eq!(loaded[0].0, "docker.io/library/old:1");
@@ -180,8 +231,10 @@ async fn hostile_archives_are_refused() {
     let home = Home::new().await;
     let (good, _) = archived("docker-archive", ":repo/a:1", &[Spec::small("one")]);
     let files = |files: &[(&str, &str)]| {
-        let files: Vec<_> =
-            files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
+            .collect();
         tar(&files)
     };
     let zeros = format!("blobs/sha256/{}", "0".repeat(64));
@@ -189,7 +242,9 @@ async fn hostile_archives_are_refused() {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(tar::EntryType::Symlink);
     header.set_size(0);
-    escape.append_link(&mut header, "layer.tar", "../../etc/passwd").unwrap();
+    escape
+        .append_link(&mut header, "layer.tar", "../../etc/passwd")
+        .unwrap();
     let mut device = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(tar::EntryType::Char);
@@ -232,10 +287,14 @@ async fn hostile_archives_are_refused() {
     }
     // A layer that is not what the config says.
     let diff_id = format!("sha256:{}", "1".repeat(64));
-    let config = json!({"architecture": host(), "os": "linux", "rootfs": {"diff_ids": [diff_id]}}).to_string();
+    let config = json!({"architecture": host(), "os": "linux", "rootfs": {"diff_ids": [diff_id]}})
+        .to_string();
     let layer = tar(&[("f".to_owned(), b"x".to_vec())]);
     let bytes = tar(&[
-        ("manifest.json".to_owned(), br#"[{"Config":"c","RepoTags":["a:1"],"Layers":["l"]}]"#.to_vec()),
+        (
+            "manifest.json".to_owned(),
+            br#"[{"Config":"c","RepoTags":["a:1"],"Layers":["l"]}]"#.to_vec(),
+        ),
         ("c".to_owned(), config.into_bytes()),
         ("l".to_owned(), layer),
     ]);

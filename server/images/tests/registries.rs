@@ -1,5 +1,8 @@
 //! Pull and push against a real registry, with skopeo as the other client.
 
+// What fails here fails the test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -37,19 +40,38 @@ async fn what_was_pulled_is_pushed_byte_for_byte() {
     assert_eq!(image.target.digest, digest);
     assert_eq!(image.names, [name.clone()]);
     assert_eq!(image.labels["text"], "one");
-    assert_eq!(image.repo_digests, [format!("{}@{digest}", registry.reference("a/one"))]);
+    assert_eq!(
+        image.repo_digests,
+        [format!("{}@{digest}", registry.reference("a/one"))]
+    );
     let other = registry.reference("b/two:2");
     home.images.tag(NS, &name, &other).await.unwrap();
-    let request = PushRequest { reference: other.clone(), ..Default::default() };
+    let request = PushRequest {
+        reference: other.clone(),
+        ..Default::default()
+    };
     let messages = home.push_with(request).await.unwrap();
     assert_eq!(messages.last().unwrap().stage, PushStage::Done);
     assert_eq!(messages.last().unwrap().digest, digest);
     // Nothing was sent: the registry took the blobs over.
-    assert!(messages.iter().any(|message| message.stage == PushStage::Mounted));
-    assert!(messages.iter().all(|message| message.stage != PushStage::Pushed), "{messages:?}");
+    assert!(
+        messages
+            .iter()
+            .any(|message| message.stage == PushStage::Mounted)
+    );
+    assert!(
+        messages
+            .iter()
+            .all(|message| message.stage != PushStage::Pushed),
+        "{messages:?}"
+    );
     assert_eq!(registry.digest("b/two:2"), digest);
     let events = home.events().await;
-    let expected = [format!("pull {name}"), format!("tag {}", image.id), format!("push {other}")];
+    let expected = [
+        format!("pull {name}"),
+        format!("tag {}", image.id),
+        format!("push {other}"),
+    ];
     assert_eq!(events, expected);
 }
 
@@ -61,18 +83,40 @@ async fn a_second_pull_finds_it_up_to_date_and_asks_little() {
     let proxy = Proxy::start(registry.port).await;
     let name = format!("{}/a:1", proxy.host());
     let home = Home::new().await;
-    let request = PullRequest { reference: name.clone(), ..Default::default() };
+    let request = PullRequest {
+        reference: name.clone(),
+        ..Default::default()
+    };
     let first = all(home.images.pull(NS, request.clone())).await.unwrap();
-    let stages: BTreeSet<_> = first.iter().map(|message| format!("{:?}", message.stage)).collect();
-    for stage in ["Resolved", "Queued", "Downloading", "Downloaded", "Complete", "Done"] {
+    let stages: BTreeSet<_> = first
+        .iter()
+        .map(|message| format!("{:?}", message.stage))
+        .collect();
+    for stage in [
+        "Resolved",
+        "Queued",
+        "Downloading",
+        "Downloaded",
+        "Complete",
+        "Done",
+    ] {
         assert!(stages.contains(stage), "{stage} in {stages:?}");
     }
     assert!(!first.last().unwrap().up_to_date);
     let asked = proxy.requests("GET ").len();
     let second = all(home.images.pull(NS, request)).await.unwrap();
     assert!(second.last().unwrap().up_to_date);
-    assert!(second.iter().any(|message| message.stage == PullStage::Exists));
-    assert_eq!(proxy.requests("GET ").len(), asked, "{:#?}", proxy.requests(""));
+    assert!(
+        second
+            .iter()
+            .any(|message| message.stage == PullStage::Exists)
+    );
+    assert_eq!(
+        proxy.requests("GET ").len(),
+        asked,
+        "{:#?}",
+        proxy.requests("")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +143,10 @@ async fn a_cancelled_pull_is_taken_up_by_the_next() {
     let proxy = Proxy::start(registry.port).await;
     let name = format!("{}/big:1", proxy.host());
     let home = Home::new().await;
-    let request = PullRequest { reference: name.clone(), ..Default::default() };
+    let request = PullRequest {
+        reference: name.clone(),
+        ..Default::default()
+    };
     let mut stream = home.images.pull(NS, request);
     loop {
         let message = stream.next().await.unwrap().unwrap();
@@ -136,12 +183,18 @@ async fn many_pulls_download_a_blob_once() {
 async fn the_platform_chooses_from_an_index() {
     let registry = Registry::start();
     let foreign = if host() == "amd64" { "arm64" } else { "amd64" };
-    let other = Spec { architecture: foreign, ..Spec::small("other") };
+    let other = Spec {
+        architecture: foreign,
+        ..Spec::small("other")
+    };
     let (dir, digest) = made(&[other, Spec::small("own")]);
     let name = registry.push(&source(&dir), "multi:1");
     let home = Home::new().await;
     let own = home.pull(&name).await.unwrap();
-    assert_eq!((own.labels["text"].as_str(), own.target.digest.as_str()), ("own", digest.as_str()));
+    assert_eq!(
+        (own.labels["text"].as_str(), own.target.digest.as_str()),
+        ("own", digest.as_str())
+    );
     // Only one platform is here: it is pushed alone to another repository.
     let copy = registry.reference("copy:1");
     home.images.tag(NS, &name, &copy).await.unwrap();
@@ -163,18 +216,40 @@ async fn the_platform_chooses_from_an_index() {
     };
     let image = home.pull_with(request).await.unwrap();
     assert_eq!(image.labels["text"], "other");
-    assert_eq!(home.images.get(NS, &name, Some(&platform)).await.unwrap().labels["text"], "other");
-    assert_eq!(home.images.get(NS, &name, None).await.unwrap().labels["text"], "own");
+    assert_eq!(
+        home.images
+            .get(NS, &name, Some(&platform))
+            .await
+            .unwrap()
+            .labels["text"],
+        "other"
+    );
+    assert_eq!(
+        home.images.get(NS, &name, None).await.unwrap().labels["text"],
+        "own"
+    );
     // Now the index is whole, and goes anywhere.
     let whole = registry.reference("whole:1");
     home.images.tag(NS, &name, &whole).await.unwrap();
     assert_eq!(home.push(&whole).await.unwrap(), digest);
     assert_eq!(registry.digest("whole:1"), digest);
-    let riscv = davit_store::descriptor::Platform { architecture: "riscv64".into(), ..platform };
-    let request = PullRequest { reference: name, platform: Some(riscv), ..Default::default() };
+    let riscv = davit_store::descriptor::Platform {
+        architecture: "riscv64".into(),
+        ..platform
+    };
+    let request = PullRequest {
+        reference: name,
+        platform: Some(riscv),
+        ..Default::default()
+    };
     let error = home.pull_with(request).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
-    assert!(error.to_string().contains("no matching manifest for linux/riscv64"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("no matching manifest for linux/riscv64"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +258,17 @@ async fn passwords_open_a_registry_and_only_right_ones() {
     let (dir, digest) = made(&[Spec::small("one")]);
     let to = format!("docker://{}", registry.reference("a:1"));
     let from = format!("oci:{}", source(&dir));
-    support::run("skopeo", &["copy", "-q", "--dest-tls-verify=false", "--dest-creds=bob:pass", &from, &to]);
+    support::run(
+        "skopeo",
+        &[
+            "copy",
+            "-q",
+            "--dest-tls-verify=false",
+            "--dest-creds=bob:pass",
+            &from,
+            &to,
+        ],
+    );
     let name = registry.reference("a:1");
     let config = dir.path().join("config.json");
     let home = Home::with(|images| images.docker_config = Some(config.clone())).await;
@@ -194,12 +279,29 @@ async fn passwords_open_a_registry_and_only_right_ones() {
         auth: Some(auth("bob", password)),
         ..Default::default()
     };
-    assert_eq!(home.pull_with(with("wrong")).await.unwrap_err().kind(), Kind::Unauthenticated);
-    assert!(home.images.login(&registry.host(), auth("bob", "wrong")).await.is_err());
-    home.images.login(&registry.host(), auth("bob", "pass")).await.unwrap();
-    assert_eq!(home.pull_with(with("pass")).await.unwrap().target.digest, digest);
+    assert_eq!(
+        home.pull_with(with("wrong")).await.unwrap_err().kind(),
+        Kind::Unauthenticated
+    );
+    assert!(
+        home.images
+            .login(&registry.host(), auth("bob", "wrong"))
+            .await
+            .is_err()
+    );
+    home.images
+        .login(&registry.host(), auth("bob", "pass"))
+        .await
+        .unwrap();
+    assert_eq!(
+        home.pull_with(with("pass")).await.unwrap().target.digest,
+        digest
+    );
     // The configuration file counts for what has no credentials of its own.
-    let text = format!(r#"{{"auths":{{"{}":{{"auth":"Ym9iOnBhc3M="}}}}}}"#, registry.host());
+    let text = format!(
+        r#"{{"auths":{{"{}":{{"auth":"Ym9iOnBhc3M="}}}}}}"#,
+        registry.host()
+    );
     std::fs::write(&config, text).unwrap();
     assert_eq!(home.pull(&name).await.unwrap().target.digest, digest);
     let other = registry.reference("b/c:2");
@@ -216,30 +318,61 @@ async fn tokens_are_fetched_once_for_what_is_asked() {
     let from = format!("oci:{}", source(&dir));
     let to = format!("docker://{}", registry.reference("public/a:1"));
     let creds = format!("--dest-creds={}:{}", token::USER, token::PASSWORD);
-    support::run("skopeo", &["copy", "-q", "--dest-tls-verify=false", &creds, &from, &to]);
+    support::run(
+        "skopeo",
+        &["copy", "-q", "--dest-tls-verify=false", &creds, &from, &to],
+    );
     let before = tokens.requests().len();
     // Without credentials what is public can be read, with one token.
     let name = registry.reference("public/a:1");
     assert_eq!(home.pull(&name).await.unwrap().target.digest, digest);
-    assert_eq!(tokens.requests().len() - before, 1, "{:#?}", &tokens.requests()[before..]);
+    assert_eq!(
+        tokens.requests().len() - before,
+        1,
+        "{:#?}",
+        &tokens.requests()[before..]
+    );
     let private = registry.reference("private/b:1");
     home.images.tag(NS, &name, &private).await.unwrap();
-    let push = |auth| PushRequest { reference: private.clone(), auth, ..Default::default() };
+    let push = |auth| PushRequest {
+        reference: private.clone(),
+        auth,
+        ..Default::default()
+    };
     let error = home.push_with(push(None)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthenticated, "{error}");
     let wrong = Some(auth(token::USER, "wrong"));
-    assert_eq!(home.push_with(push(wrong)).await.unwrap_err().kind(), Kind::Unauthenticated);
+    assert_eq!(
+        home.push_with(push(wrong)).await.unwrap_err().kind(),
+        Kind::Unauthenticated
+    );
     let right = Some(auth(token::USER, token::PASSWORD));
-    assert_eq!(home.push_with(push(right)).await.unwrap().last().unwrap().digest, digest);
+    assert_eq!(
+        home.push_with(push(right))
+            .await
+            .unwrap()
+            .last()
+            .unwrap()
+            .digest,
+        digest
+    );
     // An identity token goes by POST.
     let identity = davit_images::image::RegistryAuth {
         identity_token: token::IDENTITY.into(),
         ..Default::default()
     };
-    let request =
-        PullRequest { reference: private, auth: Some(identity), ..Default::default() };
+    let request = PullRequest {
+        reference: private,
+        auth: Some(identity),
+        ..Default::default()
+    };
     assert_eq!(home.pull_with(request).await.unwrap().target.digest, digest);
-    assert!(tokens.requests().iter().any(|request| request.starts_with("POST ")));
+    assert!(
+        tokens
+            .requests()
+            .iter()
+            .any(|request| request.starts_with("POST "))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,13 +402,26 @@ async fn mirrors_come_first_and_see_no_credentials() {
     assert_eq!(home.pull_with(request).await.unwrap().target.digest, digest);
     assert!(front.requests("").is_empty(), "{:#?}", front.requests(""));
     let seen = watched.requests("GET ");
-    assert!(seen.iter().all(|request| request.contains("x-test: yes")), "{seen:#?}");
-    assert!(seen.iter().all(|request| request.contains(&format!("ns=127.0.0.1%3A{}", front.port))), "{seen:#?}");
-    assert!(seen.iter().all(|request| !request.to_lowercase().contains("authorization")));
+    assert!(
+        seen.iter().all(|request| request.contains("x-test: yes")),
+        "{seen:#?}"
+    );
+    assert!(
+        seen.iter()
+            .all(|request| request.contains(&format!("ns=127.0.0.1%3A{}", front.port))),
+        "{seen:#?}"
+    );
+    assert!(
+        seen.iter()
+            .all(|request| !request.to_lowercase().contains("authorization"))
+    );
     // What the mirror does not have comes from the registry itself.
     let (dir, digest) = made(&[Spec::small("two")]);
     upstream.push(&source(&dir), "a/two:1");
-    let image = home.pull(&format!("{}/a/two:1", front.host())).await.unwrap();
+    let image = home
+        .pull(&format!("{}/a/two:1", front.host()))
+        .await
+        .unwrap();
     assert_eq!(image.target.digest, digest);
 }
 
@@ -288,35 +434,67 @@ async fn tags_and_digests_are_pulled() {
     }
     let home = Home::new().await;
     let repository = registry.reference("a/b");
-    let request =
-        PullRequest { reference: repository.clone(), all_tags: true, ..Default::default() };
+    let request = PullRequest {
+        reference: repository.clone(),
+        all_tags: true,
+        ..Default::default()
+    };
     all(home.images.pull(NS, request)).await.unwrap();
     let image = home.images.get(NS, &repository, None).await.unwrap();
-    let names: Vec<_> = ["1", "2", "latest"].iter().map(|tag| format!("{repository}:{tag}")).collect();
+    let names: Vec<_> = ["1", "2", "latest"]
+        .iter()
+        .map(|tag| format!("{repository}:{tag}"))
+        .collect();
     assert_eq!(image.names, names);
     let by_digest = format!("{repository}:1@{digest}");
     let image = home.pull(&by_digest).await.unwrap();
     assert!(image.names.contains(&format!("{repository}@{digest}")));
-    let pushed = PushRequest { reference: repository.clone(), all_tags: true, ..Default::default() };
+    let pushed = PushRequest {
+        reference: repository.clone(),
+        all_tags: true,
+        ..Default::default()
+    };
     let messages = home.push_with(pushed).await.unwrap();
-    assert_eq!(messages.iter().filter(|message| message.stage == PushStage::Done).count(), 3);
+    assert_eq!(
+        messages
+            .iter()
+            .filter(|message| message.stage == PushStage::Done)
+            .count(),
+        3
+    );
     let missing = home.pull(&format!("{repository}:nope")).await.unwrap_err();
     assert_eq!(missing.kind(), Kind::NotFound);
-    let expected = format!("manifest for {repository}:nope not found: manifest unknown: manifest unknown");
+    let expected =
+        format!("manifest for {repository}:nope not found: manifest unknown: manifest unknown");
     assert_eq!(missing.to_string(), expected);
-    let remote = home.images.remote_manifest(&repository, None).await.unwrap();
+    let remote = home
+        .images
+        .remote_manifest(&repository, None)
+        .await
+        .unwrap();
     assert_eq!(remote.descriptor.digest, digest);
     assert_eq!(remote.platforms.len(), 1);
     let absent = home.push(&registry.reference("none:1")).await.unwrap_err();
-    assert!(absent.to_string().contains("does not exist locally with the tag"), "{absent}");
+    assert!(
+        absent
+            .to_string()
+            .contains("does not exist locally with the tag"),
+        "{absent}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_not_there_is_named() {
     let port = support::registry::free_port();
     let home = Home::new().await;
-    let error = home.pull(&format!("127.0.0.1:{port}/a:1")).await.unwrap_err();
+    let error = home
+        .pull(&format!("127.0.0.1:{port}/a:1"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("refused"), "{error}");
-    assert_eq!(home.pull("A").await.unwrap_err().kind(), Kind::InvalidArgument);
+    assert_eq!(
+        home.pull("A").await.unwrap_err().kind(),
+        Kind::InvalidArgument
+    );
 }

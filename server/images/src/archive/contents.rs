@@ -53,7 +53,9 @@ impl Contents {
                 None => break,
             }
         }
-        Err(Error::invalid(format!("the archive names a file {path:?} that it does not have")))
+        Err(Error::invalid(format!(
+            "the archive names a file {path:?} that it does not have"
+        )))
     }
 }
 
@@ -72,7 +74,8 @@ struct Guarded(Option<Writer>);
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        if let (Some(writer), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some(writer), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        {
             runtime.spawn(async move {
                 if let Err(error) = writer.abort().await {
                     tracing::debug!(error = error.chain(), "throwing a part of an archive away");
@@ -165,19 +168,30 @@ impl Images {
     async fn open_blob(&self, op: &Operation, path: String, size: u64) -> Result<Open> {
         let digest = promised(&path)?;
         let reference = format!("import-{}", uuid::Uuid::new_v4());
-        let expected = Expected { digest, size: Some(size) };
-        Ok(match self.content().writer(op, &reference, expected).await? {
-            Opened::Writer(writer) => Open::Blob(path, Guarded(Some(writer))),
-            Opened::Exists(info) => {
-                if info.size != size {
-                    return Err(Error::invalid(format!(
-                        "{path} in the archive has {size} bytes, but that blob has {}",
-                        info.size
-                    )));
+        let expected = Expected {
+            digest,
+            size: Some(size),
+        };
+        Ok(
+            match self.content().writer(op, &reference, expected).await? {
+                Opened::Writer(writer) => Open::Blob(path, Guarded(Some(writer))),
+                Opened::Exists(info) => {
+                    if info.size != size {
+                        return Err(Error::invalid(format!(
+                            "{path} in the archive has {size} bytes, but that blob has {}",
+                            info.size
+                        )));
+                    }
+                    Open::Known(
+                        path,
+                        Stored {
+                            digest: info.digest,
+                            size,
+                        },
+                    )
                 }
-                Open::Known(path, Stored { digest: info.digest, size })
-            }
-        })
+            },
+        )
     }
 }
 
@@ -205,10 +219,19 @@ async fn close(contents: &mut Contents, open: Open) -> Result<()> {
             let writer = guarded.0.take();
             let writer = writer.ok_or_else(|| Error::internal("an entry without a writer"))?;
             let info = writer.commit(Labels::new()).await.map_err(|error| {
-                Error::new(Kind::InvalidArgument, format!("{path} in the archive: {error}"))
+                Error::new(
+                    Kind::InvalidArgument,
+                    format!("{path} in the archive: {error}"),
+                )
             })?;
             contents.links.remove(&path);
-            contents.blobs.insert(path, Stored { digest: info.digest, size: info.size });
+            contents.blobs.insert(
+                path,
+                Stored {
+                    digest: info.digest,
+                    size: info.size,
+                },
+            );
         }
     }
     Ok(())
@@ -216,7 +239,10 @@ async fn close(contents: &mut Contents, open: Open) -> Result<()> {
 
 /// What is read at the end, out of memory.
 fn is_document(path: &str) -> bool {
-    matches!(path, "index.json" | "manifest.json" | "oci-layout" | "repositories")
+    matches!(
+        path,
+        "index.json" | "manifest.json" | "oci-layout" | "repositories"
+    )
 }
 
 /// Files of docker before 1.10, which `docker save` went on to write.
@@ -239,7 +265,10 @@ fn promised(path: &str) -> Result<Option<Digest>> {
 
 fn text(path: &[u8]) -> Result<&str> {
     std::str::from_utf8(path).map_err(|_| {
-        Error::invalid(format!("the archive has a name that is no text: {:?}", String::from_utf8_lossy(path)))
+        Error::invalid(format!(
+            "the archive has a name that is no text: {:?}",
+            String::from_utf8_lossy(path)
+        ))
     })
 }
 

@@ -5,7 +5,10 @@ use davit_store::{Error, Kind, Result, descriptor::Descriptor};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{contents::{Contents, Stored}, layout::Listed};
+use super::{
+    contents::{Contents, Stored},
+    layout::Listed,
+};
 use crate::{
     Images, Reference,
     content::blocking,
@@ -44,7 +47,10 @@ impl Images {
             Error::invalid("manifest.json in the archive is damaged").with_source(error)
         })?;
         if entries.len() > MAX_IMAGES {
-            return Err(Error::new(Kind::ResourceExhausted, "the archive has too many images"));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                "the archive has too many images",
+            ));
         }
         let mut listed = Vec::new();
         for entry in entries {
@@ -55,10 +61,16 @@ impl Images {
                 .map(|name| Ok(Reference::parse(name)?.or_latest().to_string()))
                 .collect::<Result<Vec<_>>>()?;
             if names.is_empty() {
-                listed.push(Listed { name: String::new(), target });
+                listed.push(Listed {
+                    name: String::new(),
+                    target,
+                });
                 continue;
             }
-            listed.extend(names.into_iter().map(|name| Listed { name, target: target.clone() }));
+            listed.extend(names.into_iter().map(|name| Listed {
+                name,
+                target: target.clone(),
+            }));
         }
         Ok(listed)
     }

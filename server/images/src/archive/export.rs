@@ -83,10 +83,15 @@ impl Images {
         let mut chosen: Vec<Chosen> = Vec::new();
         for image in &request.images {
             for one in self.choose(op, image, &wanted).await? {
-                let same = chosen.iter_mut().find(|other| other.target.digest == one.target.digest);
+                let same = chosen
+                    .iter_mut()
+                    .find(|other| other.target.digest == one.target.digest);
                 match same {
                     Some(other) => {
-                        let new = one.names.into_iter().filter(|name| !other.names.contains(name));
+                        let new = one
+                            .names
+                            .into_iter()
+                            .filter(|name| !other.names.contains(name));
                         let new: Vec<_> = new.collect();
                         other.names.extend(new);
                     }
@@ -144,7 +149,11 @@ impl Images {
         }
         let mut chosen = Vec::new();
         for record in records {
-            let names = if is_dangling(&record) { Vec::new() } else { vec![record.name] };
+            let names = if is_dangling(&record) {
+                Vec::new()
+            } else {
+                vec![record.name]
+            };
             chosen.push(self.chosen(op, record.target, names, wanted).await?);
         }
         Ok(chosen)
@@ -161,7 +170,11 @@ impl Images {
         let facts = self.facts(op.namespace(), &target, wanted).await?;
         Ok(Chosen {
             image_id: facts.config.digest.clone(),
-            target: if wanted.is_strict() { facts.manifest.clone() } else { target },
+            target: if wanted.is_strict() {
+                facts.manifest.clone()
+            } else {
+                target
+            },
             names,
         })
     }
@@ -180,7 +193,9 @@ impl Images {
         blobs.insert(digest, bytes.len() as u64);
         if media::is_index(&media::of_manifest(&target.media_type, &bytes)?) {
             for entry in self.index_entries(namespace, target).await?.iter() {
-                let here = self.content().contains(namespace, &Digest::parse(&entry.digest)?)?;
+                let here = self
+                    .content()
+                    .contains(namespace, &Digest::parse(&entry.digest)?)?;
                 if here && depth < 3 {
                     Box::pin(self.gather(op, entry, blobs, depth + 1)).await?;
                 }
@@ -197,7 +212,12 @@ impl Images {
     }
 
     /// An entry of `manifest.json`, for docker before 25 and others.
-    async fn docker_entry(&self, op: &Operation, chosen: &Chosen, wanted: &Wanted) -> Result<Value> {
+    async fn docker_entry(
+        &self,
+        op: &Operation,
+        chosen: &Chosen,
+        wanted: &Wanted,
+    ) -> Result<Value> {
         let facts = self.facts(op.namespace(), &chosen.target, wanted).await?;
         let path = |digest: &str| format!("blobs/{}", digest.replacen(':', "/", 1));
         let tags: BTreeSet<String> = chosen
@@ -207,7 +227,11 @@ impl Images {
             .filter(|name| name.tag().is_some())
             .map(|name| name.familiar())
             .collect();
-        let tags = if tags.is_empty() { Value::Null } else { json!(tags) };
+        let tags = if tags.is_empty() {
+            Value::Null
+        } else {
+            json!(tags)
+        };
         Ok(json!({
             "Config": path(&facts.config.digest),
             "RepoTags": tags,
@@ -241,9 +265,9 @@ fn directory(name: &str) -> Result<Bytes> {
 /// A header without time or owner: the same archive each time.
 fn entry(name: &str, size: u64, kind: tar::EntryType, mode: u32) -> Result<Bytes> {
     let mut header = tar::Header::new_gnu();
-    header
-        .set_path(name)
-        .map_err(|error| Error::internal(format!("{name} does not go into a tar")).with_source(error))?;
+    header.set_path(name).map_err(|error| {
+        Error::internal(format!("{name} does not go into a tar")).with_source(error)
+    })?;
     header.set_entry_type(kind);
     header.set_size(size);
     header.set_mode(mode);

@@ -71,14 +71,23 @@ impl Images {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.elapsed() >= TELL_EVERY {
                 *told = Instant::now();
-                reporter.count(ImportProgress { current: to_i64(bytes), ..Default::default() });
+                reporter.count(ImportProgress {
+                    current: to_i64(bytes),
+                    ..Default::default()
+                });
             }
         };
         let take_in = async { self.take_in(op, pieces).await };
         let (_, contents) = tokio::try_join!(reader::pump(data, to, tell), take_in)?;
         fail::fail_point!("images.import.after-blobs");
-        let mut listed = match (contents.document("index.json"), contents.document("manifest.json")) {
-            (Some(text), _) => self.layout_images(op, &contents, text, fallback.as_ref()).await?,
+        let mut listed = match (
+            contents.document("index.json"),
+            contents.document("manifest.json"),
+        ) {
+            (Some(text), _) => {
+                self.layout_images(op, &contents, text, fallback.as_ref())
+                    .await?
+            }
             (None, Some(text)) => self.docker_images(op, &contents, text).await?,
             (None, None) => {
                 return Err(Error::invalid(
@@ -108,11 +117,19 @@ impl Images {
     ) -> Result<ImportProgress> {
         let namespace = op.namespace();
         op.hold(Resource::Blob(Digest::parse(&listed.target.digest)?));
-        let facts = self.facts(namespace, &listed.target, wanted).await.map_err(invalid)?;
+        let facts = self
+            .facts(namespace, &listed.target, wanted)
+            .await
+            .map_err(invalid)?;
         if fresh {
             for layer in &facts.layers {
-                let info = self.content().info(namespace, &Digest::parse(&layer.digest)?);
-                let size = info.as_ref().ok().and_then(|info| i64::try_from(info.size).ok());
+                let info = self
+                    .content()
+                    .info(namespace, &Digest::parse(&layer.digest)?);
+                let size = info
+                    .as_ref()
+                    .ok()
+                    .and_then(|info| i64::try_from(info.size).ok());
                 if size != Some(layer.size) {
                     return Err(Error::invalid(format!(
                         "the archive does not have layer {} of image {}",
@@ -121,7 +138,10 @@ impl Images {
                 }
             }
             let layers = layers(&facts.layers, &facts.diff_ids)?;
-            let key = self.run_layers(op, layers, None, |_, _| ()).await.map_err(invalid)?;
+            let key = self
+                .run_layers(op, layers, None, |_, _| ())
+                .await
+                .map_err(invalid)?;
             fail::fail_point!("images.import.after-layers");
             self.keep_snapshot(op, &facts.config.digest, &key)?;
         }

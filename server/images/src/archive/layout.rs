@@ -38,7 +38,10 @@ impl Images {
         let entries = parse_index("index.json", text)
             .map_err(|error| Error::invalid(format!("the archive: {}", error.chain())))?;
         if entries.len() > MAX_IMAGES {
-            return Err(Error::new(Kind::ResourceExhausted, "the archive has too many images"));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                "the archive has too many images",
+            ));
         }
         let mut listed = Vec::new();
         for mut entry in entries {
@@ -51,7 +54,10 @@ impl Images {
             entry.media_type = self.label_tree(op, &entry, 0).await?;
             entry.annotations.clear();
             entry.platform = None;
-            listed.push(Listed { name, target: entry });
+            listed.push(Listed {
+                name,
+                target: entry,
+            });
         }
         Ok(listed)
     }
@@ -79,9 +85,13 @@ impl Images {
             return Ok(media_type);
         }
         let entries = parse_index(&entry.digest, &bytes)?;
-        self.content().label(namespace, &digest, &labels::of_index(&entries))?;
+        self.content()
+            .label(namespace, &digest, &labels::of_index(&entries))?;
         for child in entries.iter().filter(|_| depth < MAX_DEPTH) {
-            if self.content().contains(namespace, &Digest::parse(&child.digest)?)? {
+            if self
+                .content()
+                .contains(namespace, &Digest::parse(&child.digest)?)?
+            {
                 Box::pin(self.label_tree(op, child, depth + 1)).await?;
             }
         }
@@ -94,7 +104,9 @@ fn name_of(entry: &Descriptor, fallback: Option<&Reference>) -> Result<String> {
     if let Some(name) = entry.annotations.get(IMAGE_NAME) {
         return Ok(Reference::parse(name)?.or_latest().to_string());
     }
-    let Some(name) = entry.annotations.get(REF_NAME) else { return Ok(String::new()) };
+    let Some(name) = entry.annotations.get(REF_NAME) else {
+        return Ok(String::new());
+    };
     if name.contains(['/', ':']) {
         return Ok(Reference::parse(name)?.or_latest().to_string());
     }

@@ -32,11 +32,7 @@ pub(super) enum Piece {
 
 /// Sends a stream to the thread that takes it apart; `read` is told the bytes
 /// so far. Ends well when the stream does.
-pub(super) async fn pump(
-    data: impl AsyncRead,
-    to: mpsc::Sender<io::Result<Bytes>>,
-    read: impl Fn(u64),
-) -> Result<()> {
+pub(super) async fn pump(data: impl AsyncRead, to: Input, read: impl Fn(u64)) -> Result<()> {
     let mut data = std::pin::pin!(data);
     let mut total = 0;
     loop {
@@ -62,14 +58,21 @@ pub(super) async fn pump(
     }
 }
 
+/// Where a stream goes in; an empty block is its end.
+pub(super) type Input = mpsc::Sender<io::Result<Bytes>>;
+
 /// Starts the thread. The pieces end with [`Piece::End`] or an error.
-pub(super) fn start() -> Result<(mpsc::Sender<io::Result<Bytes>>, mpsc::Receiver<Result<Piece>>)> {
+pub(super) fn start() -> Result<(Input, mpsc::Receiver<Result<Piece>>)> {
     let (sender, blocks) = mpsc::channel(QUEUE);
     let (pieces, receiver) = mpsc::channel(QUEUE);
     std::thread::Builder::new()
         .name("davit-archive".into())
         .spawn(move || {
-            let source = Blocks { source: blocks, block: Bytes::new(), ended: false };
+            let source = Blocks {
+                source: blocks,
+                block: Bytes::new(),
+                ended: false,
+            };
             if let Err(error) = take_apart(source, &pieces) {
                 // Who does not listen any more knows why.
                 let _ = pieces.blocking_send(Err(failure(error)));
@@ -84,9 +87,13 @@ fn take_apart(source: Blocks, pieces: &mpsc::Sender<Result<Piece>>) -> io::Resul
     let inflate = Inflate::new(source)?;
     let mut tar = Tar::new(io::BufReader::with_capacity(BLOCK, inflate));
     while let Some(entry) = tar.next()? {
-        pieces.blocking_send(Ok(Piece::Entry(Box::new(entry)))).map_err(gone)?;
+        pieces
+            .blocking_send(Ok(Piece::Entry(Box::new(entry))))
+            .map_err(gone)?;
         tar.data(|bytes| {
-            pieces.blocking_send(Ok(Piece::Data(Bytes::copy_from_slice(bytes)))).map_err(gone)
+            pieces
+                .blocking_send(Ok(Piece::Data(Bytes::copy_from_slice(bytes))))
+                .map_err(gone)
         })?;
     }
     tar.drain()?;

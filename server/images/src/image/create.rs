@@ -63,12 +63,20 @@ impl Images {
         self.create_with_event(&op, new, "import").await
     }
 
-    async fn create_with_event(&self, op: &Operation, new: NewImage, action: &str) -> Result<Image> {
+    async fn create_with_event(
+        &self,
+        op: &Operation,
+        new: NewImage,
+        action: &str,
+    ) -> Result<Image> {
         let namespace = op.namespace();
         let name = record_name(&new.name)?;
         let parent = match new.parent.as_str() {
             "" => None,
-            parent => Some(self.resolve(namespace, parent, new.platform.as_ref()).await?),
+            parent => Some(
+                self.resolve(namespace, parent, new.platform.as_ref())
+                    .await?,
+            ),
         };
         let config_json = config_of(&new, parent.as_ref())?;
         let (config, config_bytes) = stored(media::OCI_CONFIG, &config_json)?;
@@ -83,7 +91,9 @@ impl Images {
         for layer in &layers {
             op.hold(Resource::Blob(Digest::parse(&layer.digest)?));
         }
-        self.content().put(op, config_bytes, None, Labels::new()).await?;
+        self.content()
+            .put(op, config_bytes, None, Labels::new())
+            .await?;
         // What it says must hold before anything refers to it.
         parse_manifest(&manifest.digest, &manifest_bytes)?;
         let refers = labels::of_manifest(&config, &layers);
@@ -125,10 +135,16 @@ impl Images {
     /// Stores a root file system tar as a layer, as it came.
     async fn layer_from(&self, op: &Operation, data: impl AsyncRead) -> Result<NewLayer> {
         let reference = format!("import-{}", uuid::Uuid::new_v4());
-        let mut writer = match self.content().writer(op, &reference, Expected::default()).await? {
+        let mut writer = match self
+            .content()
+            .writer(op, &reference, Expected::default())
+            .await?
+        {
             Opened::Writer(writer) => writer,
             Opened::Exists(_) => {
-                return Err(davit_store::Error::internal("an import was there before it began"));
+                return Err(davit_store::Error::internal(
+                    "an import was there before it began",
+                ));
             }
         };
         let mut data = std::pin::pin!(data);
@@ -153,8 +169,14 @@ impl Images {
         let (diff_id, media_type) = crate::content::blocking(move || uncompressed(file)).await?;
         let changes =
             Labels::from([("containerd.io/uncompressed".to_owned(), diff_id.to_string())]);
-        let blob = self.content().label(op.namespace(), &blob.digest, &changes)?;
-        Ok(NewLayer { blob, media_type, diff_id })
+        let blob = self
+            .content()
+            .label(op.namespace(), &blob.digest, &changes)?;
+        Ok(NewLayer {
+            blob,
+            media_type,
+            diff_id,
+        })
     }
 }
 
@@ -213,12 +235,23 @@ fn config_of(new: &NewImage, parent: Option<&Resolved>) -> Result<Value> {
         None => image_platform(new.platform.as_ref()),
     };
     let now = Timestamp::now().to_string();
-    let mut diff_ids: Vec<String> =
-        parent.iter().flat_map(|parent| &parent.diff_ids).map(ToString::to_string).collect();
+    let mut diff_ids: Vec<String> = parent
+        .iter()
+        .flat_map(|parent| &parent.diff_ids)
+        .map(ToString::to_string)
+        .collect();
     diff_ids.extend(new.layer.iter().map(|layer| layer.diff_id.to_string()));
-    let mut history = old.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut history = old
+        .get("history")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let author = match new.author.as_str() {
-        "" => old.get("author").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        "" => old
+            .get("author")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         author => author.to_owned(),
     };
     history.push(step_of(new, &now));
@@ -264,17 +297,23 @@ fn image_platform(platform: Option<&Platform>) -> Platform {
         // A named platform says what it is; the host's level of the
         // architecture says nothing about files that we did not make.
         Some(_) => Wanted::new(platform).platform().clone(),
-        None => Platform { variant: String::new(), ..platform::host() },
+        None => Platform {
+            variant: String::new(),
+            ..platform::host()
+        },
     }
 }
 
 /// The parent's layers by their OCI names, and the new one.
 fn layers_of(new: &NewImage, parent: Option<&Resolved>) -> Vec<Descriptor> {
-    let old = parent.iter().flat_map(|parent| &parent.layers).map(|layer| Descriptor {
-        media_type: oci_layer_type(&layer.media_type),
-        annotations: Default::default(),
-        ..layer.clone()
-    });
+    let old = parent
+        .iter()
+        .flat_map(|parent| &parent.layers)
+        .map(|layer| Descriptor {
+            media_type: oci_layer_type(&layer.media_type),
+            annotations: Default::default(),
+            ..layer.clone()
+        });
     let top = new.layer.iter().map(|layer| Descriptor {
         media_type: layer.media_type.clone(),
         digest: layer.blob.digest.to_string(),
@@ -296,8 +335,9 @@ fn oci_layer_type(media_type: &str) -> String {
 
 /// A document's bytes and what describes them.
 pub(crate) fn stored(media_type: &str, document: &Value) -> Result<(Descriptor, Bytes)> {
-    let bytes = serde_json::to_vec(document)
-        .map_err(|error| davit_store::Error::internal("a document can't be written").with_source(error))?;
+    let bytes = serde_json::to_vec(document).map_err(|error| {
+        davit_store::Error::internal("a document can't be written").with_source(error)
+    })?;
     let descriptor = Descriptor {
         media_type: media_type.to_owned(),
         digest: Digest::of(&bytes).to_string(),

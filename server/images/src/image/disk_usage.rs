@@ -43,10 +43,18 @@ impl Images {
             if image.containers == 0 {
                 unused.push(index);
             }
-            let mut entry = ImageUsage { image, unique: 0, shared: 0 };
+            let mut entry = ImageUsage {
+                image,
+                unique: 0,
+                shared: 0,
+            };
             for (piece, size) in &pieces[index] {
                 let alone = holders.get(piece).is_some_and(|holders| holders.len() == 1);
-                let sum = if alone { &mut entry.unique } else { &mut entry.shared };
+                let sum = if alone {
+                    &mut entry.unique
+                } else {
+                    &mut entry.shared
+                };
                 *sum += to_i64(*size);
             }
             usage.images.push(entry);
@@ -59,9 +67,16 @@ impl Images {
     pub(crate) async fn unique_bytes(&self, namespace: &str, going: &[Group]) -> Result<u64> {
         let groups = self.groups(namespace).await?;
         let pieces = self.pieces(namespace, &groups).await?;
-        let goes = |group: &Group| going.iter().any(|other| other.target.digest == group.target.digest);
+        let goes = |group: &Group| {
+            going
+                .iter()
+                .any(|other| other.target.digest == group.target.digest)
+        };
         let indices = groups.iter().enumerate().filter(|(_, group)| goes(group));
-        Ok(bytes_of_only(&pieces, &indices.map(|(index, _)| index).collect()))
+        Ok(bytes_of_only(
+            &pieces,
+            &indices.map(|(index, _)| index).collect(),
+        ))
     }
 
     /// What each image has on disk, with its bytes.
@@ -70,9 +85,15 @@ impl Images {
         for group in groups {
             let mut pieces = BTreeMap::new();
             self.add_blob(namespace, &mut pieces, &group.target.digest);
-            for manifest in self.manifests(namespace, &group.target, 0).await.unwrap_or_default() {
+            for manifest in self
+                .manifests(namespace, &group.target, 0)
+                .await
+                .unwrap_or_default()
+            {
                 self.add_blob(namespace, &mut pieces, &manifest.digest);
-                let Ok(facts) = self.manifest_facts(namespace, &manifest).await else { continue };
+                let Ok(facts) = self.manifest_facts(namespace, &manifest).await else {
+                    continue;
+                };
                 self.add_blob(namespace, &mut pieces, &facts.config.digest);
                 for (layer, chain_id) in facts.layers.iter().zip(&facts.chain) {
                     self.add_blob(namespace, &mut pieces, &layer.digest);
@@ -87,7 +108,9 @@ impl Images {
     }
 
     fn add_blob(&self, namespace: &str, pieces: &mut BTreeMap<Piece, u64>, digest: &str) {
-        let Ok(digest) = Digest::parse(digest) else { return };
+        let Ok(digest) = Digest::parse(digest) else {
+            return;
+        };
         if let Ok(info) = self.content().info(namespace, &digest) {
             pieces.insert(Piece::Blob(digest), info.size);
         }
@@ -111,7 +134,9 @@ fn bytes_of_only(pieces: &[BTreeMap<Piece, u64>], going: &BTreeSet<usize>) -> u6
     let mut bytes = 0;
     for &index in going {
         for (piece, size) in &pieces[index] {
-            let only = holders.get(piece).is_some_and(|holders| holders.is_subset(going));
+            let only = holders
+                .get(piece)
+                .is_some_and(|holders| holders.is_subset(going));
             if only && counted.insert(piece.clone()) {
                 bytes += size;
             }

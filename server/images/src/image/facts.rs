@@ -180,9 +180,10 @@ fn malformed(digest: &str, error: serde_json::Error) -> Error {
 /// Whether an entry of an index is no image but describes one.
 pub(crate) fn is_attestation(entry: &Descriptor) -> bool {
     entry.annotations.contains_key(REFERENCE_TYPE)
-        || entry.platform.as_ref().is_some_and(|platform| {
-            platform.os == "unknown" && platform.architecture == "unknown"
-        })
+        || entry
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown")
 }
 
 /// A descriptor as it stands in JSON (OCI image spec, descriptor.md).

@@ -67,7 +67,8 @@ impl Filters {
     /// Whether an image passes. Names that no `reference` filter matches are
     /// taken from it, as docker does.
     pub(crate) fn pass(&self, image: &mut Image) -> bool {
-        self.dangling.is_none_or(|dangling| dangling == image.names.is_empty())
+        self.dangling
+            .is_none_or(|dangling| dangling == image.names.is_empty())
             && self.pass_but_dangling(image)
     }
 
@@ -83,7 +84,9 @@ impl Filters {
             return fits;
         }
         let matching = |name: &str| {
-            self.references.iter().any(|pattern| matches_reference(pattern, name))
+            self.references
+                .iter()
+                .any(|pattern| matches_reference(pattern, name))
         };
         image.names.retain(|name| matching(name));
         image.repo_digests.retain(|name| matching(name));
@@ -126,24 +129,32 @@ fn time(text: &str) -> Result<Timestamp> {
     };
     if let Ok(duration) = humantime::parse_duration(text) {
         let duration = SignedDuration::try_from(duration).map_err(|_| refused())?;
-        return Timestamp::now().checked_sub(duration).map_err(|_| refused());
+        return Timestamp::now()
+            .checked_sub(duration)
+            .map_err(|_| refused());
     }
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }
     if let Ok(at) = text.parse::<jiff::civil::DateTime>() {
-        return jiff::tz::TimeZone::system().to_timestamp(at).map_err(|_| refused());
+        return jiff::tz::TimeZone::system()
+            .to_timestamp(at)
+            .map_err(|_| refused());
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let seconds = seconds.parse().map_err(|_| refused())?;
-    let nanos = format!("{fraction:0<9}").get(..9).and_then(|digits| digits.parse().ok());
+    let nanos = format!("{fraction:0<9}")
+        .get(..9)
+        .and_then(|digits| digits.parse().ok());
     Timestamp::new(seconds, nanos.ok_or_else(refused)?).map_err(|_| refused())
 }
 
 /// docker's `reference` filter: a shell pattern over the whole familiar name,
 /// or over it without tag and digest. `*` does not cross a slash.
 fn matches_reference(pattern: &str, name: &str) -> bool {
-    let Ok(reference) = Reference::parse(name) else { return false };
+    let Ok(reference) = Reference::parse(name) else {
+        return false;
+    };
     glob(pattern.as_bytes(), reference.familiar().as_bytes())
         || glob(pattern.as_bytes(), reference.familiar_name().as_bytes())
         || glob(pattern.as_bytes(), name.as_bytes())
@@ -172,7 +183,9 @@ pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
                 t += 1;
             }
             None => {
-                let Some((after, from)) = star else { return false };
+                let Some((after, from)) = star else {
+                    return false;
+                };
                 if text.get(from).is_none_or(|&b| b == b'/') {
                     return false;
                 }
@@ -245,14 +258,23 @@ mod tests {
             ("", "", true),
             ("*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
         ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+            assert_eq!(
+                glob(pattern.as_bytes(), text.as_bytes()),
+                expected,
+                "{pattern} {text}"
+            );
         }
     }
 
     #[test]
     fn references_match_familiar_names() {
         let full = "docker.io/library/busybox:1.36";
-        for pattern in ["busybox", "busybox:1.*", "busy*", "docker.io/library/busybox:1.36"] {
+        for pattern in [
+            "busybox",
+            "busybox:1.*",
+            "busy*",
+            "docker.io/library/busybox:1.36",
+        ] {
             assert!(matches_reference(pattern, full), "{pattern}");
         }
         for pattern in ["box", "busybox:2", "*/*"] {
@@ -262,14 +284,27 @@ mod tests {
 
     #[test]
     fn times_have_many_forms() {
-        for text in ["1700000000", "1700000000.5", "2023-11-14T22:13:20Z", "2023-11-14T22:13:20", "24h", "10m"] {
+        for text in [
+            "1700000000",
+            "1700000000.5",
+            "2023-11-14T22:13:20Z",
+            "2023-11-14T22:13:20",
+            "24h",
+            "10m",
+        ] {
             assert!(time(text).is_ok(), "{text}");
         }
-        assert_eq!(time("1700000000.5").unwrap().as_millisecond(), 1_700_000_000_500);
+        assert_eq!(
+            time("1700000000.5").unwrap().as_millisecond(),
+            1_700_000_000_500
+        );
         for text in ["", "yesterday", "-", "1.x"] {
             assert!(time(text).is_err(), "{text}");
         }
-        let filter = |key: &str| Filter { key: key.into(), value: "x".into() };
+        let filter = |key: &str| Filter {
+            key: key.into(),
+            value: "x".into(),
+        };
         assert!(Filters::parse(&[filter("nope")], &["label"]).is_err());
         assert!(Filters::parse(&[filter("dangling")], &["dangling"]).is_err());
     }

@@ -25,7 +25,11 @@ impl Images {
         for step in &facts.file.history {
             // A history that speaks of more layers than there are is not worth
             // an error.
-            let layer = if step.empty_layer { None } else { layers.next() };
+            let layer = if step.empty_layer {
+                None
+            } else {
+                layers.next()
+            };
             let size = match layer {
                 None => 0,
                 Some((chain_id, layer)) => match self.layer_size(namespace, chain_id).await {

@@ -27,9 +27,12 @@ impl Images {
             None => self.facts(namespace, &found.record.target, &wanted).await?,
         };
         let snapshots = self.snapshots("")?;
-        let layer_paths = snapshots.layer_paths(namespace, facts.chain_id()).unwrap_or_default();
+        let layer_paths = snapshots
+            .layer_paths(namespace, facts.chain_id())
+            .unwrap_or_default();
         let document = async |descriptor: &Descriptor| {
-            self.document(namespace, &Digest::parse(&descriptor.digest)?).await
+            self.document(namespace, &Digest::parse(&descriptor.digest)?)
+                .await
         };
         let own = facts.platform();
         Ok(ImageDetails {
@@ -46,8 +49,16 @@ impl Images {
             config: facts.run.clone(),
             snapshotter: snapshots.name().to_owned(),
             chain_id: facts.chain_id().to_owned(),
-            comment: facts.file.history.last().map(|step| step.comment.clone()).unwrap_or_default(),
-            layer_paths: layer_paths.into_iter().map(|path| path.display().to_string()).collect(),
+            comment: facts
+                .file
+                .history
+                .last()
+                .map(|step| step.comment.clone())
+                .unwrap_or_default(),
+            layer_paths: layer_paths
+                .into_iter()
+                .map(|path| path.display().to_string())
+                .collect(),
         })
     }
 
@@ -64,7 +75,10 @@ impl Images {
         let found = self.find(namespace, image).await?;
         let facts = match &found.manifest {
             Some(manifest) => self.manifest_facts(namespace, manifest).await?,
-            None => self.facts(namespace, &found.record.target, &Wanted::new(platform)).await?,
+            None => {
+                self.facts(namespace, &found.record.target, &Wanted::new(platform))
+                    .await?
+            }
         };
         let name = match found.by {
             By::Name => found.record.name,
@@ -76,7 +90,9 @@ impl Images {
             manifest: facts.manifest.clone(),
             config_descriptor: facts.config.clone(),
             image_id: facts.config.digest.clone(),
-            config_json: self.document(namespace, &Digest::parse(&facts.config.digest)?).await?,
+            config_json: self
+                .document(namespace, &Digest::parse(&facts.config.digest)?)
+                .await?,
             config: facts.run.clone(),
             platform: facts.platform(),
             layers: facts.layers.clone(),
@@ -115,9 +131,14 @@ impl Images {
         }
         let config = Digest::parse(image_id)?;
         let known = self.content().info(op.namespace(), &config)?;
-        if labels.iter().all(|(label, value)| known.labels.get(label) == Some(value)) {
+        if labels
+            .iter()
+            .all(|(label, value)| known.labels.get(label) == Some(value))
+        {
             return Ok(());
         }
-        self.content().label(op.namespace(), &config, &labels).map(drop)
+        self.content()
+            .label(op.namespace(), &config, &labels)
+            .map(drop)
     }
 }

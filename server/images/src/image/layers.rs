@@ -1,7 +1,11 @@
 //! Bringing in and unpacking the layers of one image.
 
 use davit_store::{Error, Result, descriptor::Descriptor};
-use futures::{FutureExt, StreamExt, future::{BoxFuture, OptionFuture}, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 
 use bytes::Bytes;
 
@@ -57,7 +61,10 @@ impl Images {
         step: impl Fn(usize, LayerStep) + Send + Sync,
     ) -> Result<String> {
         let count = layers.len();
-        let chain = self.unpacker().chain(op, self.snapshots("")?, layers).await?;
+        let chain = self
+            .unpacker()
+            .chain(op, self.snapshots("")?, layers)
+            .await?;
         (0..count).for_each(|index| step(index, LayerStep::Queued));
         {
             let mut running: FuturesUnordered<BoxFuture<'_, Result<()>>> = FuturesUnordered::new();
@@ -107,7 +114,8 @@ impl Images {
         step: &(impl Fn(usize, LayerStep) + Send + Sync),
     ) -> Result<()> {
         step(index, LayerStep::Extracting(0));
-        work.run(|done| step(index, LayerStep::Extracting(done))).await?;
+        work.run(|done| step(index, LayerStep::Extracting(done)))
+            .await?;
         step(index, LayerStep::Complete);
         Ok(())
     }
@@ -122,7 +130,10 @@ impl Images {
         let _place = self.download_place().await?;
         let (digest, size) = (fetch.layer().digest.clone(), fetch.layer().size);
         step(index, LayerStep::Downloading(fetch.offset()));
-        let mut sink = LayerSink { fetch, tell: |done| step(index, LayerStep::Downloading(done)) };
+        let mut sink = LayerSink {
+            fetch,
+            tell: |done| step(index, LayerStep::Downloading(done)),
+        };
         from.download(&digest, size, &mut sink).await?;
         fail::fail_point!("images.pull.after-layer-bytes");
         sink.fetch.finish().await?;
@@ -133,7 +144,10 @@ impl Images {
 }
 
 fn missing(layer: &Layer) -> Error {
-    Error::not_found(format!("the blob of layer {} is missing: pull the image again", layer.digest))
+    Error::not_found(format!(
+        "the blob of layer {} is missing: pull the image again",
+        layer.digest
+    ))
 }
 
 /// A layer as a download sees it.

@@ -6,7 +6,15 @@ use super::{Filter, Image, filter::Filters};
 use crate::{Images, platform::Wanted};
 
 /// Keys that a list can be filtered by.
-const KEYS: &[&str] = &["reference", "label", "dangling", "before", "since", "until", "id"];
+const KEYS: &[&str] = &[
+    "reference",
+    "label",
+    "dangling",
+    "before",
+    "since",
+    "until",
+    "id",
+];
 
 impl Images {
     /// All images that pass the filters, newest first. An image whose blobs
@@ -37,7 +45,11 @@ impl Images {
                 ),
             }
         }
-        images.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
+        images.sort_by(|a, b| {
+            b.created_at
+                .cmp(&a.created_at)
+                .then_with(|| a.id.cmp(&b.id))
+        });
         Ok(images)
     }
 }

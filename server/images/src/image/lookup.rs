@@ -70,7 +70,11 @@ impl Images {
                 Err(_) => {}
             }
         }
-        let found = if is_hex { self.find_by_id(namespace, hex).await? } else { None };
+        let found = if is_hex {
+            self.find_by_id(namespace, hex).await?
+        } else {
+            None
+        };
         found.ok_or_else(|| no_such(&said))
     }
 
@@ -91,7 +95,8 @@ impl Images {
         };
         let repository = name.name();
         for record in self.records(namespace)? {
-            if record.target.digest == digest.as_str() && self.is_in(namespace, &record, &repository)
+            if record.target.digest == digest.as_str()
+                && self.is_in(namespace, &record, &repository)
             {
                 return Ok(Some(Found {
                     by: By::Digest,

@@ -20,7 +20,6 @@ pub(crate) mod names;
 mod prune;
 mod remote;
 mod remove;
-mod sidecar;
 mod tag;
 mod types;
 mod usage;

@@ -52,8 +52,8 @@ pub(crate) struct Pointing<'a> {
 
 impl Images {
     /// Points a name to an image. An image that lost its last name by that is
-    /// kept as a dangling one. One transaction; durable and in the sidecar
-    /// file when it returns. Gives the record as it was before.
+    /// kept as a dangling one. One transaction, durable when it
+    /// returns. Gives the record as it was before.
     pub(crate) async fn point(&self, pointing: Pointing<'_>) -> Result<Option<ImageRecord>> {
         let namespace = pointing.namespace;
         let before = loop {
@@ -87,7 +87,6 @@ impl Images {
         };
         fail::fail_point!("images.names.after-point");
         self.store().durable().await?;
-        self.save_names(namespace).await?;
         Ok(before)
     }
 

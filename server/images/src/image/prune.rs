@@ -30,7 +30,10 @@ impl Images {
         for group in &groups {
             chains.push(self.chain_of(namespace, group).await);
             let names = group.records.iter().filter(|record| !is_dangling(record));
-            pruned.detail.untagged.extend(names.map(|record| familiar(&record.name)));
+            pruned
+                .detail
+                .untagged
+                .extend(names.map(|record| familiar(&record.name)));
         }
         if request.dry_run {
             pruned.detail.deleted = groups.iter().map(|group| group.image_id.clone()).collect();
@@ -87,8 +90,11 @@ impl Images {
                         rest.insert(record.name);
                     }
                 }
-                let known: BTreeSet<_> =
-                    group.records.iter().map(|record| record.name.clone()).collect();
+                let known: BTreeSet<_> = group
+                    .records
+                    .iter()
+                    .map(|record| record.name.clone())
+                    .collect();
                 if !all && rest != known {
                     continue;
                 }
@@ -105,7 +111,6 @@ impl Images {
             Ok(())
         })?;
         self.store().durable().await?;
-        self.save_names(namespace).await?;
         let collected = self.collector().run().await?;
         self.store().transaction(|tx| {
             let mut told = NewEvent {
@@ -114,7 +119,8 @@ impl Images {
                 action: "prune".to_owned(),
                 ..NewEvent::default()
             };
-            told.attributes.insert("reclaimed".to_owned(), collected.bytes.to_string());
+            told.attributes
+                .insert("reclaimed".to_owned(), collected.bytes.to_string());
             tx.event(told)
         })?;
         Ok(collected.bytes)

@@ -60,7 +60,10 @@ impl Images {
         };
         let name = Reference::parse(&format!("{domain}/davit/login"))
             .map_err(|_| Error::invalid(format!("{server:?} is no registry")))?;
-        self.registry().repository(&name, Some(&auth))?.login().await
+        self.registry()
+            .repository(&name, Some(&auth))?
+            .login()
+            .await
     }
 }
 

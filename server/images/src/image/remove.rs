@@ -41,10 +41,10 @@ impl Images {
             untagged: plan.untag.iter().map(|name| familiar(name)).collect(),
             deleted: Vec::new(),
         };
-        self.store().transaction(|tx| untag_in(tx, namespace, &group, &plan))?;
+        self.store()
+            .transaction(|tx| untag_in(tx, namespace, &group, &plan))?;
         fail::fail_point!("images.remove.after-untag");
         self.store().durable().await?;
-        self.save_names(namespace).await?;
         if plan.delete {
             self.collector().run().await?;
             removed.deleted = self.gone(namespace, &group.image_id, &chain).await?;
@@ -66,7 +66,13 @@ impl Images {
             .into_iter()
             .filter(|user| user.uses(&group.image_id, &names))
             .collect();
-        let all = || group.records.iter().map(|record| record.name.clone()).collect::<Vec<_>>();
+        let all = || {
+            group
+                .records
+                .iter()
+                .map(|record| record.name.clone())
+                .collect::<Vec<_>>()
+        };
         if found.by == By::Name && !is_dangling(&found.record) {
             return plan_by_name(asked, &found.record, group, &names, &users, force);
         }
@@ -75,18 +81,34 @@ impl Images {
             let repository = Reference::parse(asked)?.repository();
             let others = names.iter().any(|name| !is_of(name, &repository));
             if others {
-                let untag = names.into_iter().filter(|name| is_of(name, &repository)).collect();
-                return Ok(Plan { untag, delete: false });
+                let untag = names
+                    .into_iter()
+                    .filter(|name| is_of(name, &repository))
+                    .collect();
+                return Ok(Plan {
+                    untag,
+                    delete: false,
+                });
             }
         }
-        let repositories: BTreeSet<_> = names.iter().filter_map(|name| repository_of(name)).collect();
+        let repositories: BTreeSet<_> = names
+            .iter()
+            .filter_map(|name| repository_of(name))
+            .collect();
         let tags = names.iter().filter(|name| !name.contains('@')).count();
         let single = repositories.len() <= 1 && tags <= 1;
         if !single && !force {
-            return Err(conflict(group, "must be forced", "image is referenced in multiple repositories"));
+            return Err(conflict(
+                group,
+                "must be forced",
+                "image is referenced in multiple repositories",
+            ));
         }
         check_users(group, &users, force)?;
-        Ok(Plan { untag: all(), delete: true })
+        Ok(Plan {
+            untag: all(),
+            delete: true,
+        })
     }
 
     /// Chain ids of the image's layers, topmost first.
@@ -135,12 +157,20 @@ fn plan_by_name(
             .collect();
         let tags = siblings.iter().filter(|name| !name.contains('@')).count();
         if tags == 1 {
-            untag.extend(siblings.into_iter().filter(|name| name.contains('@')).cloned());
+            untag.extend(
+                siblings
+                    .into_iter()
+                    .filter(|name| name.contains('@'))
+                    .cloned(),
+            );
         }
     }
     let last = names.iter().all(|name| untag.contains(name));
     if !last {
-        return Ok(Plan { untag, delete: false });
+        return Ok(Plan {
+            untag,
+            delete: false,
+        });
     }
     if let (Some(user), false) = (users.first(), force) {
         return Err(Error::new(
@@ -159,29 +189,43 @@ fn plan_by_name(
 
 fn check_users(group: &Group, users: &[User], force: bool) -> Result<()> {
     if let Some(user) = users.iter().find(|user| user.running) {
-        let why = format!("image is being used by running container {}", short(&user.id));
+        let why = format!(
+            "image is being used by running container {}",
+            short(&user.id)
+        );
         return Err(conflict(group, "cannot be forced", &why));
     }
     if let (Some(user), false) = (users.first(), force) {
-        let why = format!("image is being used by stopped container {}", short(&user.id));
+        let why = format!(
+            "image is being used by stopped container {}",
+            short(&user.id)
+        );
         return Err(conflict(group, "must be forced", &why));
     }
     Ok(())
 }
 
 fn conflict(group: &Group, remedy: &str, why: &str) -> Error {
-    let text = format!("conflict: unable to delete {} ({remedy}) - {why}", short(&group.image_id));
+    let text = format!(
+        "conflict: unable to delete {} ({remedy}) - {why}",
+        short(&group.image_id)
+    );
     Error::new(Kind::Conflict, text)
 }
 
 /// Takes the names away, with an event for each, and one for the image.
 fn untag_in(tx: &Tx<'_>, namespace: &str, group: &Group, plan: &Plan) -> Result<()> {
     for name in &plan.untag {
-        let Some(record) = tx.get::<Table>((namespace, name))? else { continue };
+        let Some(record) = tx.get::<Table>((namespace, name))? else {
+            continue;
+        };
         if record.target.digest != group.target.digest {
             return Err(Error::new(
                 Kind::Conflict,
-                format!("{} was pointed to another image meanwhile; try again", familiar(name)),
+                format!(
+                    "{} was pointed to another image meanwhile; try again",
+                    familiar(name)
+                ),
             ));
         }
         tx.delete::<Table>((namespace, name))?;
@@ -190,8 +234,10 @@ fn untag_in(tx: &Tx<'_>, namespace: &str, group: &Group, plan: &Plan) -> Result<
         }
     }
     let rest = tx.scan::<Table>(namespace)?;
-    let rest: Vec<_> =
-        rest.into_iter().filter(|(_, record)| record.target.digest == group.target.digest).collect();
+    let rest: Vec<_> = rest
+        .into_iter()
+        .filter(|(_, record)| record.target.digest == group.target.digest)
+        .collect();
     if plan.delete {
         // Made since we looked: then the image stays, by that name.
         if rest.is_empty() {
@@ -210,7 +256,10 @@ fn keep(tx: &Tx<'_>, namespace: &str, group: &Group) -> Result<()> {
     let now = jiff::Timestamp::now();
     let name = dangling_name(&group.target.digest);
     let mut labels = Labels::from([(super::DANGLING_LABEL.to_owned(), "true".to_owned())]);
-    let parent = group.records.iter().find_map(|record| record.labels.get(PARENT_LABEL));
+    let parent = group
+        .records
+        .iter()
+        .find_map(|record| record.labels.get(PARENT_LABEL));
     if let Some(parent) = parent {
         labels.insert(PARENT_LABEL.to_owned(), parent.clone());
     }
@@ -218,14 +267,19 @@ fn keep(tx: &Tx<'_>, namespace: &str, group: &Group) -> Result<()> {
         name: name.clone(),
         target: group.target.clone(),
         labels,
-        created_at: group.records.first().map_or(now, |record| record.created_at),
+        created_at: group
+            .records
+            .first()
+            .map_or(now, |record| record.created_at),
         updated_at: now,
     };
     tx.put::<Table>((namespace, &name), &record)
 }
 
 fn repository_of(name: &str) -> Option<String> {
-    Reference::parse(name).ok().map(|reference| reference.name())
+    Reference::parse(name)
+        .ok()
+        .map(|reference| reference.name())
 }
 
 fn is_of(name: &str, repository: &Reference) -> bool {

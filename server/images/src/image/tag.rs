@@ -16,7 +16,9 @@ impl Images {
         let reference = Reference::parse(target)
             .map_err(|error| error.context(format!("can't tag {target:?}")))?;
         if reference.digest().is_some() {
-            return Err(Error::invalid("refusing to create a tag with a digest reference"));
+            return Err(Error::invalid(
+                "refusing to create a tag with a digest reference",
+            ));
         }
         let name = reference.or_latest();
         let op = self.leases().operation(namespace);

@@ -23,7 +23,8 @@ impl Images {
         platform: Option<&Platform>,
     ) -> Result<Image> {
         let found = self.find(namespace, image).await?;
-        self.image_of(namespace, &found, &Wanted::new(platform)).await
+        self.image_of(namespace, &found, &Wanted::new(platform))
+            .await
     }
 
     /// What a name points to.
@@ -35,7 +36,8 @@ impl Images {
     ) -> Result<Image> {
         let group = self.group_of(namespace, found).await?;
         let users = self.users(namespace)?;
-        self.view(namespace, &group, found.manifest.as_ref(), wanted, &users).await
+        self.view(namespace, &group, found.manifest.as_ref(), wanted, &users)
+            .await
     }
 
     /// All records of the image that was found.
@@ -70,7 +72,10 @@ impl Images {
         let names = group.names();
         let id = facts.config.digest.clone();
         let containers = users.iter().filter(|user| user.uses(&id, &names)).count();
-        let parent = group.records.iter().find_map(|record| record.labels.get(PARENT_LABEL));
+        let parent = group
+            .records
+            .iter()
+            .find_map(|record| record.labels.get(PARENT_LABEL));
         Ok(Image {
             repo_digests: self.repo_digests(namespace, &group.target, &names),
             target: group.target.clone(),

@@ -396,10 +396,10 @@ impl Link {
             credential: credential.clone(),
         };
         let refused = refused.and_then(|shown| shown.strip_prefix("Bearer "));
-        if refused.is_none() {
-            if let Some(token) = self.shared.tokens.cached(&key).await {
-                return Ok(Some(format!("Bearer {token}")));
-            }
+        if refused.is_none()
+            && let Some(token) = self.shared.tokens.cached(&key).await
+        {
+            return Ok(Some(format!("Bearer {token}")));
         }
         let asked = Scope::parse(&bearer.scope);
         // A mirror may know the repository by another name than we do.

@@ -138,10 +138,11 @@ impl Tokens {
     {
         let slot = self.slot(key);
         let mut token = slot.lock().await;
-        if let Some(token) = token.as_ref() {
-            if token.until > Instant::now() && Some(token.value.as_str()) != refused {
-                return Ok(token.value.clone());
-            }
+        if let Some(token) = token.as_ref()
+            && token.until > Instant::now()
+            && Some(token.value.as_str()) != refused
+        {
+            return Ok(token.value.clone());
         }
         let answer = fetch.await?;
         let value = answer.value()?;

@@ -31,7 +31,8 @@ impl Spec {
 
     /// Layers of these sizes, of bytes that do not compress.
     pub fn noise(sizes: &[usize]) -> Self {
-        let layer = |(n, size): (usize, &usize)| vec![(format!("noise{n}"), noise(n as u64 + 1, *size))];
+        let layer =
+            |(n, size): (usize, &usize)| vec![(format!("noise{n}"), noise(n as u64 + 1, *size))];
         Self {
             layers: sizes.iter().enumerate().map(layer).collect(),
             ..Self::small("noise")
@@ -68,7 +69,9 @@ pub fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
         header.set_mtime(1_700_000_000);
-        builder.append_data(&mut header, path, content.as_slice()).unwrap();
+        builder
+            .append_data(&mut header, path, content.as_slice())
+            .unwrap();
     }
     builder.into_inner().unwrap()
 }
@@ -117,7 +120,11 @@ fn image(spec: &Spec, put: &impl Fn(&[u8]) -> (String, usize)) -> Value {
     for files in &spec.layers {
         let plain = tar(files);
         diff_ids.push(Digest::of(&plain).to_string());
-        let (bytes, suffix) = if spec.gzip { (gzip(&plain), "+gzip") } else { (plain, "") };
+        let (bytes, suffix) = if spec.gzip {
+            (gzip(&plain), "+gzip")
+        } else {
+            (plain, "")
+        };
         let (digest, size) = put(&bytes);
         layers.push(json!({
             "mediaType": format!("application/vnd.oci.image.layer.v1.tar{suffix}"),
@@ -126,7 +133,9 @@ fn image(spec: &Spec, put: &impl Fn(&[u8]) -> (String, usize)) -> Value {
     }
     let history: Vec<Value> = (0..layers.len())
         .map(|n| json!({"created": "2024-01-01T00:00:00Z", "created_by": format!("step {n}")}))
-        .chain([json!({"created": "2024-01-02T00:00:00Z", "created_by": "CMD", "empty_layer": true})])
+        .chain([
+            json!({"created": "2024-01-02T00:00:00Z", "created_by": "CMD", "empty_layer": true}),
+        ])
         .collect();
     let config = json!({
         "architecture": spec.architecture, "os": "linux", "created": "2024-01-02T00:00:00Z",

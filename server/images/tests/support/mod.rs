@@ -1,7 +1,12 @@
 //! What the tests of this crate share: a real registry, images made on the
 //! spot, and proxies that misbehave.
 
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_debug_implementations
+)]
 
 pub mod fixture;
 pub mod proxy;
@@ -37,13 +42,19 @@ impl Home {
         let dir = TempDir::with_prefix("davit-images-").unwrap();
         let mut config = ImagesConfig::new(dir.path().join("root"), dir.path().join("state"));
         change(&mut config);
-        let store = Store::open(dir.path().join("store"), Options::default()).unwrap().store;
+        let store = Store::open(dir.path().join("store"), Options::default())
+            .unwrap()
+            .store;
         let images = Images::open(config, store.clone()).await.unwrap();
         Self { images, store, dir }
     }
 
     pub async fn pull(&self, reference: &str) -> Result<Image> {
-        self.pull_with(PullRequest { reference: reference.into(), ..Default::default() }).await
+        self.pull_with(PullRequest {
+            reference: reference.into(),
+            ..Default::default()
+        })
+        .await
     }
 
     pub async fn pull_with(&self, request: PullRequest) -> Result<Image> {
@@ -53,8 +64,17 @@ impl Home {
     }
 
     pub async fn push(&self, reference: &str) -> Result<String> {
-        let request = PushRequest { reference: reference.into(), ..Default::default() };
-        Ok(self.push_with(request).await?.last().unwrap().digest.clone())
+        let request = PushRequest {
+            reference: reference.into(),
+            ..Default::default()
+        };
+        Ok(self
+            .push_with(request)
+            .await?
+            .last()
+            .unwrap()
+            .digest
+            .clone())
     }
 
     pub async fn push_with(&self, request: PushRequest) -> Result<Vec<PushProgress>> {
@@ -63,15 +83,19 @@ impl Home {
 
     /// Actions of image events so far.
     pub async fn events(&self) -> Vec<String> {
-        let mut stream = self.store.events().subscribe(davit_store::From::Start).unwrap();
+        let mut stream = self
+            .store
+            .events()
+            .subscribe(davit_store::From::Start)
+            .unwrap();
         let mut actions = Vec::new();
         while let Ok(Some(item)) =
             tokio::time::timeout(Duration::from_millis(100), stream.next()).await
         {
-            if let davit_store::Item::Event(event) = item {
-                if event.kind == "image" {
-                    actions.push(format!("{} {}", event.action, event.id));
-                }
+            if let davit_store::Item::Event(event) = item
+                && event.kind == "image"
+            {
+                actions.push(format!("{} {}", event.action, event.id));
             }
         }
         actions
@@ -89,7 +113,11 @@ impl Drop for Home {
 }
 
 pub fn auth(user: &str, password: &str) -> RegistryAuth {
-    RegistryAuth { username: user.into(), password: password.into(), ..Default::default() }
+    RegistryAuth {
+        username: user.into(),
+        password: password.into(),
+        ..Default::default()
+    }
 }
 
 /// All messages of long work, or its error.
@@ -104,7 +132,10 @@ pub async fn all<T>(mut progress: Progress<T>) -> Result<Vec<T>> {
 /// Runs a program that must succeed; gives its output.
 #[track_caller]
 pub fn run(program: &str, args: &[&str]) -> String {
-    let output = std::process::Command::new(program).args(args).output().unwrap();
+    let output = std::process::Command::new(program)
+        .args(args)
+        .output()
+        .unwrap();
     assert!(
         output.status.success(),
         "{program} {args:?}: {}",

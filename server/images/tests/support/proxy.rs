@@ -51,7 +51,11 @@ impl Proxy {
     /// All requests whose head contains this.
     pub fn requests(&self, with: &str) -> Vec<String> {
         let requests = self.state.requests.lock().unwrap();
-        requests.iter().filter(|request| request.contains(with)).cloned().collect()
+        requests
+            .iter()
+            .filter(|request| request.contains(with))
+            .cloned()
+            .collect()
     }
 }
 
@@ -63,7 +67,9 @@ impl Drop for Proxy {
 
 impl State {
     async fn pass(self, client: TcpStream, to: u16) {
-        let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else { return };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
+            return;
+        };
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
         let requests = self.requests.clone();
@@ -75,10 +81,10 @@ impl State {
                     break;
                 }
                 let text = String::from_utf8_lossy(&block[..n]).into_owned();
-                if let Some(end) = text.find("\r\n\r\n") {
-                    if text.contains(" HTTP/1.1\r\n") {
-                        requests.lock().unwrap().push(text[..end].to_owned());
-                    }
+                if let Some(end) = text.find("\r\n\r\n")
+                    && text.contains(" HTTP/1.1\r\n")
+                {
+                    requests.lock().unwrap().push(text[..end].to_owned());
                 }
                 if to_server.write_all(&block[..n]).await.is_err() {
                     break;

@@ -27,7 +27,10 @@ impl Registry {
         Self::with(|dir| {
             let file = dir.path().join("htpasswd");
             fs::write(&file, run("htpasswd", &["-Bbn", user, password])).unwrap();
-            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display())
+            format!(
+                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+                file.display()
+            )
         })
     }
 
@@ -84,7 +87,17 @@ impl Registry {
     /// Copies an OCI layout ("dir:tag") here, all platforms of it.
     pub fn push(&self, layout: &str, name: &str) -> String {
         let to = format!("docker://{}", self.reference(name));
-        run("skopeo", &["copy", "-q", "--all", "--dest-tls-verify=false", &format!("oci:{layout}"), &to]);
+        run(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                "--all",
+                "--dest-tls-verify=false",
+                &format!("oci:{layout}"),
+                &to,
+            ],
+        );
         self.reference(name)
     }
 
@@ -104,5 +117,9 @@ impl Drop for Registry {
 }
 
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

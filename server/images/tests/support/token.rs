@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use base64::{Engine, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -42,7 +45,10 @@ impl Keys {
 
     fn sign(&self, scopes: &[String], user: &str) -> String {
         let certificate = fs::read_to_string(self.path("cert.pem")).unwrap();
-        let der: String = certificate.lines().filter(|line| !line.starts_with("---")).collect();
+        let der: String = certificate
+            .lines()
+            .filter(|line| !line.starts_with("---"))
+            .collect();
         let header = json!({"typ": "JWT", "alg": "RS256", "x5c": [der]});
         let access: Vec<_> = scopes
             .iter()
@@ -52,7 +58,9 @@ impl Keys {
                 // Strangers may read what is public.
                 let actions: Vec<_> = actions
                     .split(',')
-                    .filter(|action| user == USER || (*action == "pull" && name.starts_with("public/")))
+                    .filter(|action| {
+                        user == USER || (*action == "pull" && name.starts_with("public/"))
+                    })
                     .collect();
                 Some(json!({"type": kind, "name": name, "actions": actions}))
             })
@@ -71,7 +79,12 @@ impl Keys {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(message.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(message.as_bytes())
+            .unwrap();
         let signature = child.wait_with_output().unwrap().stdout;
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -84,8 +97,19 @@ impl TokenServer {
         run(
             "openssl",
             &[
-                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tests",
-                "-keyout", &path("key.pem"), "-out", &path("cert.pem"),
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=tests",
+                "-keyout",
+                &path("key.pem"),
+                "-out",
+                &path("cert.pem"),
             ],
         );
         let keys = Arc::new(Keys { dir });
@@ -98,7 +122,12 @@ impl TokenServer {
                 tokio::spawn(answer(client, signing.clone(), noted.clone()));
             }
         });
-        Self { keys, port, requests, task }
+        Self {
+            keys,
+            port,
+            requests,
+            task,
+        }
     }
 
     /// Lines for a registry that believes this server.
@@ -133,7 +162,11 @@ async fn answer(mut client: TcpStream, keys: Arc<Keys>, noted: Arc<Mutex<Vec<Str
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head
                 .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned))
+                .find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("content-length: ")
+                        .map(str::to_owned)
+                })
                 .and_then(|length| length.parse::<usize>().ok())
                 .unwrap_or(0);
             if body.len() >= length {
@@ -146,18 +179,31 @@ async fn answer(mut client: TcpStream, keys: Arc<Keys>, noted: Arc<Mutex<Vec<Str
     let line = head.lines().next().unwrap_or_default();
     let target = line.split(' ').nth(1).unwrap_or_default();
     let (query, user) = if line.starts_with("POST") {
-        let fields: Vec<_> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+        let fields: Vec<_> = url::form_urlencoded::parse(body.as_bytes())
+            .into_owned()
+            .collect();
         let good = fields.contains(&("refresh_token".to_owned(), IDENTITY.to_owned()));
         (body.to_owned(), if good { Some(USER) } else { None })
     } else {
-        let basic = format!("authorization: basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
-        let shown = head.lines().find(|line| line.to_ascii_lowercase().starts_with("authorization:"));
+        let basic = format!(
+            "authorization: basic {}",
+            STANDARD.encode(format!("{USER}:{PASSWORD}"))
+        );
+        let shown = head
+            .lines()
+            .find(|line| line.to_ascii_lowercase().starts_with("authorization:"));
         let user = match shown {
             None => Some(""),
-            Some(shown) if shown.to_ascii_lowercase() == basic.to_ascii_lowercase() => Some(USER),
+            Some(shown) if shown.eq_ignore_ascii_case(&basic) => Some(USER),
             Some(_) => None,
         };
-        (target.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default(), user)
+        (
+            target
+                .split_once('?')
+                .map(|(_, query)| query.to_owned())
+                .unwrap_or_default(),
+            user,
+        )
     };
     let scopes: Vec<String> = url::form_urlencoded::parse(query.as_bytes())
         .filter(|(key, _)| key == "scope")

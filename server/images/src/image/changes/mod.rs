@@ -42,7 +42,9 @@ fn apply_one(config: &mut ImageConfig, line: &str, cmd_set: &mut bool) -> Result
     let rest = rest.trim();
     let name = name.to_ascii_uppercase();
     if rest.is_empty() {
-        return Err(Error::invalid(format!("{name} requires at least one argument")));
+        return Err(Error::invalid(format!(
+            "{name} requires at least one argument"
+        )));
     }
     match name.as_str() {
         "CMD" => {
@@ -72,13 +74,23 @@ fn apply_one(config: &mut ImageConfig, line: &str, cmd_set: &mut bool) -> Result
         "STOPSIGNAL" => config.stop_signal = one(rest, config)?,
         "HEALTHCHECK" => config.healthcheck = Some(health(rest, config)?),
         "ONBUILD" => {
-            let inner = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+            let inner = rest
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
             if matches!(inner.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
-                return Err(Error::invalid(format!("{inner} isn't allowed as an ONBUILD trigger")));
+                return Err(Error::invalid(format!(
+                    "{inner} isn't allowed as an ONBUILD trigger"
+                )));
             }
             config.on_build.push(rest.to_owned());
         }
-        _ => return Err(Error::invalid(format!("{name} is not a valid change command"))),
+        _ => {
+            return Err(Error::invalid(format!(
+                "{name} is not a valid change command"
+            )));
+        }
     }
     Ok(())
 }
@@ -157,7 +169,9 @@ fn add_volumes(config: &mut ImageConfig, text: &str) -> Result<()> {
     for volume in volumes {
         let volume = volume.trim().to_owned();
         if volume.is_empty() {
-            return Err(Error::invalid("VOLUME specified can not be an empty string"));
+            return Err(Error::invalid(
+                "VOLUME specified can not be an empty string",
+            ));
         }
         add(&mut config.volumes, volume);
     }
@@ -174,7 +188,11 @@ fn add(set: &mut Vec<String>, entry: String) {
 
 /// A directory relative to another, cleaned.
 fn joined(base: &str, dir: &str) -> String {
-    let whole = if dir.starts_with('/') { dir.to_owned() } else { format!("{base}/{dir}") };
+    let whole = if dir.starts_with('/') {
+        dir.to_owned()
+    } else {
+        format!("{base}/{dir}")
+    };
     let mut parts: Vec<&str> = Vec::new();
     for part in whole.split('/') {
         match part {
@@ -201,9 +219,13 @@ fn health(text: &str, config: &ImageConfig) -> Result<HealthCheck> {
             "start-period" => check.start_period_ns = nanoseconds(value)?,
             "start-interval" => check.start_interval_ns = nanoseconds(value)?,
             "retries" => {
-                check.retries = value.parse().ok().filter(|&retries| retries >= 0).ok_or_else(|| {
-                    Error::invalid(format!("--retries must be at least 0, not {value:?}"))
-                })?;
+                check.retries = value
+                    .parse()
+                    .ok()
+                    .filter(|&retries| retries >= 0)
+                    .ok_or_else(|| {
+                        Error::invalid(format!("--retries must be at least 0, not {value:?}"))
+                    })?;
             }
             _ => return Err(Error::invalid(format!("unknown flag: {name}"))),
         }
@@ -274,10 +296,19 @@ mod tests {
         .unwrap();
         assert_eq!(config.cmd, ["a", "b c"]);
         assert_eq!(config.entrypoint, ["/bin/sh", "-c", "exec x"]);
-        let env = ["PATH=/bin:/usr/bin", "HOME=/root", "A=b c", "B=$HOME", "OLD=the rest  of it"];
+        let env = [
+            "PATH=/bin:/usr/bin",
+            "HOME=/root",
+            "A=b c",
+            "B=$HOME",
+            "OLD=the rest  of it",
+        ];
         assert_eq!(config.env, env);
         assert_eq!(config.labels["my key"], "it's");
-        assert_eq!(config.exposed_ports, ["100/tcp", "101/tcp", "102/tcp", "80/tcp", "90/udp"]);
+        assert_eq!(
+            config.exposed_ports,
+            ["100/tcp", "101/tcp", "102/tcp", "80/tcp", "90/udp"]
+        );
         assert_eq!(config.volumes, ["/v", "/w"]);
         assert_eq!(config.working_dir, "/a/c");
         assert_eq!(config.user, "nobody:b c");
@@ -291,13 +322,29 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         for bad in [
-            "RUN x", "FROM x", "CMD", "ENV A", "LABEL x", "EXPOSE x", "EXPOSE 0", "EXPOSE 70000",
-            "EXPOSE 9-8", "EXPOSE 80/icmp", "HEALTHCHECK x", "HEALTHCHECK CMD",
-            "HEALTHCHECK --interval=1ns CMD x", "HEALTHCHECK --nope=1 CMD x", "ONBUILD FROM x",
+            "RUN x",
+            "FROM x",
+            "CMD",
+            "ENV A",
+            "LABEL x",
+            "EXPOSE x",
+            "EXPOSE 0",
+            "EXPOSE 70000",
+            "EXPOSE 9-8",
+            "EXPOSE 80/icmp",
+            "HEALTHCHECK x",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK --interval=1ns CMD x",
+            "HEALTHCHECK --nope=1 CMD x",
+            "ONBUILD FROM x",
             "ENV A=\"b",
         ] {
             let error = changed(&[bad]).unwrap_err();
-            assert_eq!(error.kind(), davit_store::Kind::InvalidArgument, "{bad}: {error}");
+            assert_eq!(
+                error.kind(),
+                davit_store::Kind::InvalidArgument,
+                "{bad}: {error}"
+            );
         }
     }
 }

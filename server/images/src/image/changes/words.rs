@@ -46,7 +46,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(text: &'a str, variables: &'a Lookup) -> Self {
-        Self { rest: text.chars().peekable(), variables, blanks: true }
+        Self {
+            rest: text.chars().peekable(),
+            variables,
+            blanks: true,
+        }
     }
 
     fn words(&mut self) -> Result<Vec<String>> {
@@ -123,14 +127,19 @@ impl<'a> Reader<'a> {
         } else if let Some(other) = modifier.strip_prefix(":+") {
             word.push_str(if value.is_empty() { "" } else { other });
         } else {
-            return Err(Error::invalid(format!("unsupported modifier in ${{{name}{modifier}}}")));
+            return Err(Error::invalid(format!(
+                "unsupported modifier in ${{{name}{modifier}}}"
+            )));
         }
         Ok(())
     }
 
     fn name(&mut self) -> String {
         let mut name = String::new();
-        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+        while let Some(c) = self
+            .rest
+            .next_if(|c| c.is_ascii_alphanumeric() || *c == '_')
+        {
             name.push(c);
         }
         name
@@ -142,5 +151,7 @@ impl<'a> Reader<'a> {
 }
 
 fn unfinished(what: &str) -> Error {
-    Error::invalid(format!("unexpected end of statement while looking for the end of {what}"))
+    Error::invalid(format!(
+        "unexpected end of statement while looking for the end of {what}"
+    ))
 }
