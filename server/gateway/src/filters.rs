@@ -79,7 +79,7 @@ impl Filters {
                 "1" | "true" | "t" => true,
                 "0" | "false" | "f" => false,
                 _ => {
-                    return Err(Failure::bad_request(format!("invalid filter '{key}={text}'")));
+                    return Err(Failure::bad_request(format!("invalid filter '{key}=[{text}]'")));
                 }
             };
             if value.is_some_and(|other| other != flag) {
@@ -132,7 +132,7 @@ mod tests {
         let odd = Filters::parse(r#"{"dangling":["maybe"]}"#).unwrap();
         assert_eq!(
             odd.flag("dangling", true).unwrap_err().message(),
-            "invalid filter 'dangling=maybe'"
+            "invalid filter 'dangling=[maybe]'"
         );
     }
 }

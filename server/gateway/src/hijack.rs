@@ -20,6 +20,7 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::mpsc,
+    time::Instant,
 };
 
 use crate::{
@@ -33,6 +34,10 @@ const READ: usize = 64 << 10;
 /// Chunks of input on their way; a container that does not read stops the
 /// client, not the gateway's memory.
 const INPUT_DEPTH: usize = 4;
+/// Output does not follow the 101 sooner. docker-py reads the head through a
+/// buffer and the rest past it, and loses what arrives together with the head.
+/// A process takes longer to say something, so nobody waits for it.
+const HEAD_ALONE: Duration = Duration::from_millis(5);
 /// Longest wait for the client to close after the last output. Closing at
 /// once with its input unread would reset the connection under its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
@@ -154,11 +159,12 @@ async fn run(upgrade: OnUpgrade, session: Session) -> io::Result<()> {
     let (socket, early) = (parts.io.into_inner(), parts.read_buf);
     let gone = HangUp::watch(&socket)?;
     let (reader, mut writer) = socket.into_split();
+    let not_before = Instant::now() + HEAD_ALONE;
     let mut receiving =
         std::pin::pin!(receive(reader, early, session.input, session.on_eof, gone));
     tokio::select! {
         () = &mut receiving => return Ok(()),
-        sent = send(&mut writer, session.output, session.tty) => sent?,
+        sent = send(&mut writer, session.output, session.tty, not_before) => sent?,
     }
     writer.shutdown().await?;
     let _ = tokio::time::timeout(LINGER, receiving).await;
@@ -169,8 +175,12 @@ async fn send(
     writer: &mut OwnedWriteHalf,
     mut output: BoxStream<'static, Output>,
     tty: bool,
+    not_before: Instant,
 ) -> io::Result<()> {
     while let Some(item) = output.next().await {
+        if Instant::now() < not_before {
+            tokio::time::sleep_until(not_before).await;
+        }
         writer.write_all_buf(&mut frame(item, tty)).await?;
     }
     Ok(())

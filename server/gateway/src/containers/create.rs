@@ -48,12 +48,17 @@ async fn refusal(gateway: &Gateway, status: Status, name: &str, image: &str) -> 
             holder.id
         ));
     }
-    // Something else that the options name can be missing, too.
-    if failure.is_not_found() && images::get(gateway, image).await.is_err_and(|e| e.is_not_found())
-    {
-        return Failure::not_found(format!("No such image: {}", reference::with_tag(image)));
+    if !failure.is_not_found() {
+        return failure;
     }
-    failure
+    match images::get(gateway, image).await {
+        Err(missing) if missing.is_not_found() => {
+            Failure::not_found(format!("No such image: {}", reference::with_tag(image)))
+        }
+        // The image is here, so something else that the options name is not: a
+        // 404 would make clients pull the image for nothing.
+        Ok(_) | Err(_) => Failure::bad_request(failure.message()),
+    }
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -68,18 +68,14 @@ pub(crate) async fn kill(call: Call) -> Result<Reply> {
         signal: call.query.get("signal").to_owned(),
         ..Default::default()
     };
-    match call.gateway.calls().tasks().kill(request).await {
-        Ok(_) => Ok(reply::no_content()),
-        Err(status) => {
-            let failure = super::failure(status, &name);
-            let conflict = failure.status() == StatusCode::CONFLICT;
-            Err(if conflict {
-                failure.context(format!("cannot kill container: {name}"))
-            } else {
-                failure
-            })
-        }
-    }
+    let killed = call.gateway.calls().tasks().kill(request).await;
+    killed.map_err(|status| {
+        let failure = super::failure(status, &name);
+        let prefix = "cannot kill container: ";
+        let said = failure.message().starts_with(prefix);
+        if said { failure } else { failure.context(format!("{prefix}{name}")) }
+    })?;
+    Ok(reply::no_content())
 }
 
 pub(crate) async fn pause(call: Call) -> Result<Reply> {

@@ -23,8 +23,11 @@ use crate::{
 };
 
 /// Turns an error of a call on the container `name`; a missing container in
-/// dockerd's words.
+/// dockerd's words. An error that says so itself may mean another container.
 pub(crate) fn failure(status: Status, name: &str) -> Failure {
+    if status.message().contains("No such container") {
+        return status.into();
+    }
     Failure::from(status).when_not_found(|| no_such(name))
 }
 

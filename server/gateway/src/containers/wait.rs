@@ -30,7 +30,7 @@ pub(crate) async fn wait(call: Call) -> Result<Reply> {
     let (answers, first) = begin.await.map_err(|status| super::failure(status, &name))?;
     let body = async_stream::stream! {
         let result = match result(answers, first).await {
-            Ok(exit) => of(&exit),
+            Ok(exit) => of(&exit, condition),
             Err(status) => {
                 json!({"StatusCode": 125, "Error": {"Message": Failure::from(status).message()}})
             }
@@ -54,9 +54,10 @@ async fn result(
     Err(Status::internal("the wait ended without a result"))
 }
 
-fn of(exit: &v1::ExitStatus) -> Value {
+/// Of a container that is gone nobody asks why it did not start.
+fn of(exit: &v1::ExitStatus, condition: Condition) -> Value {
     let mut value = json!({"StatusCode": exit.exit_code});
-    if !exit.error.is_empty() {
+    if !exit.error.is_empty() && condition != Condition::Removed {
         value["Error"] = json!({"Message": exit.error});
     }
     value

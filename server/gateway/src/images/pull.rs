@@ -1,6 +1,6 @@
 //! POST /images/create: pull, and import from a tar in the body.
 
-use davit_client::v1::{self, CreateFromTarRequest};
+use davit_client::v1::{self, CreateFromTarRequest, pull_progress::Stage};
 use http::StatusCode;
 use serde_json::json;
 use tonic::{Code, Status};
@@ -38,14 +38,22 @@ async fn pull(call: Call) -> Result<Reply> {
     let begin = async {
         let mut steps = call.gateway.stream().images().pull(request).await?.into_inner();
         let first = steps.message().await?;
-        Ok((steps, first))
+        // That a name was understood is no answer of its registry yet.
+        let only_named =
+            first.as_ref().is_some_and(|step| step.stage() == Stage::Resolved);
+        let second = if only_named { steps.message().await? } else { None };
+        Ok((steps, [first, second]))
     };
     let (mut steps, first) = begin.await.map_err(|status| refusal(status, &asked))?;
     let shown = reference::familiar(&asked).to_owned();
     let lines = async_stream::stream! {
-        let mut next = Ok(first);
+        for step in first.iter().flatten() {
+            for value in progress::pull(step, &shown) {
+                yield super::line(&value);
+            }
+        }
         loop {
-            match next {
+            match steps.message().await {
                 Ok(Some(step)) => {
                     for value in progress::pull(&step, &shown) {
                         yield super::line(&value);
@@ -58,7 +66,6 @@ async fn pull(call: Call) -> Result<Reply> {
                     return;
                 }
             }
-            next = steps.message().await;
         }
     };
     Ok(reply::stream(reply::JSON, lines))
