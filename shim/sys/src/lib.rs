@@ -6,6 +6,7 @@
 //! - [`bpf`]: device rules of cgroup v2
 //! - [`child`]: what a process does to itself between `clone` and `exec`
 //! - [`clone`]: new processes in new namespaces, going on in this program
+//! - [`init`]: the program that containers run as process 1 when they ask for one
 //! - [`memory`]: makes glibc's allocator give memory back (idle size of a shim)
 //! - [`mount`]: mounts as values, put on a directory or on nothing but a descriptor
 //! - [`mount_attr`]: changes to mounts that are there, recursively and in one step
@@ -20,6 +21,7 @@
 pub mod bpf;
 pub mod child;
 pub mod clone;
+pub mod init;
 pub mod memory;
 pub mod mount;
 pub mod mount_attr;

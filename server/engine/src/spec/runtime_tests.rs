@@ -348,6 +348,22 @@ fn privileges() {
 }
 
 #[test]
+fn an_init_of_its_own() {
+    for runtime in RUNTIMES {
+        let mut bundle = Bundle::new();
+        bundle.defaults.init = Some(crate::init::install(&bundle.dir.path().join("init")).unwrap());
+        let (out, _) = bundle.run(runtime, "cat /proc/1/cmdline; echo; echo $$", |o| {
+            o.init = true
+        });
+        assert!(
+            out.starts_with("/sbin/docker-init\0--\0/bin/sh\0-c"),
+            "{runtime}: {out}"
+        );
+        assert!(out.lines().last() != Some("1"), "{runtime}: {out}");
+    }
+}
+
+#[test]
 fn namespaces_of_the_host() {
     for runtime in RUNTIMES {
         let bundle = Bundle::new();
