@@ -100,3 +100,12 @@ impl Engine {
         &self.shared
     }
 }
+
+/// The init that containers may ask for. In the root, since /run is often
+/// mounted noexec, which a bind mount of a file there would inherit.
+fn init_binary(root: &std::path::Path) -> Option<std::path::PathBuf> {
+    let installed = std::fs::create_dir_all(root)
+        .map_err(|error| Error::io(format!("making {}", root.display()), error))
+        .and_then(|()| init::install(&root.join("init")));
+    installed.inspect_err(|error| tracing::warn!(error = %error.chain(), "containers cannot have an init")).ok()
+}
