@@ -23,6 +23,7 @@ use crate::diag;
 use crate::error::{Error, Kind, Result};
 use crate::events::timestamp;
 use crate::exits;
+use crate::io::scratch;
 use crate::options;
 use crate::reaper::Reaper;
 use crate::runtime::{Runtime, RuntimeOptions};
@@ -134,10 +135,10 @@ pub(crate) fn version() -> Result<()> {
 enum Caller {
     /// containerd from 2.3 on, by what stands on stdin.
     Params(Box<BootstrapParams>),
-    /// containerd 1.7 to 2.2, by an environment variable.
-    Json,
+    /// containerd 1.7 to 2.2, by an environment variable; with the runtime's options.
+    Json(Any),
     /// containerd up to 1.6; all later ones take its answer, too.
-    Plain,
+    Plain(Any),
 }
 
 impl Caller {
@@ -148,10 +149,11 @@ impl Caller {
                 return Caller::Params(Box::new(params));
             }
         }
+        let options = Any::parse_from_bytes(input).unwrap_or_default();
         if std::env::var_os("MAX_SHIM_VERSION").is_some() {
-            Caller::Json
+            Caller::Json(options)
         } else {
-            Caller::Plain
+            Caller::Plain(options)
         }
     }
 
@@ -173,7 +175,7 @@ impl Caller {
                     address,
                 )
             }
-            Caller::Json | Caller::Plain => (SOCKETS, &args.address),
+            Caller::Json(_) | Caller::Plain(_) => (SOCKETS, &args.address),
         };
         let mut builder = fs::DirBuilder::new();
         builder
@@ -192,7 +194,7 @@ impl Caller {
             Caller::Params(params) if !params.containerd_ttrpc_address.is_empty() => {
                 params.containerd_ttrpc_address.clone()
             }
-            Caller::Params(_) | Caller::Json | Caller::Plain => environment(),
+            Caller::Params(_) | Caller::Json(_) | Caller::Plain(_) => environment(),
         }
     }
 
@@ -204,13 +206,13 @@ impl Caller {
                 protocol: "ttrpc".to_owned(),
                 ..Default::default()
             }),
-            Caller::Json => {
+            Caller::Json(_) => {
                 // Version 2 is what all of them know; version 3 would promise a sandbox service.
                 let answer =
                     serde_json::json!({"version": 2, "address": address, "protocol": "ttrpc"});
                 Ok(answer.to_string().into_bytes())
             }
-            Caller::Plain => Ok(address.as_bytes().to_vec()),
+            Caller::Plain(_) => Ok(address.as_bytes().to_vec()),
         }
     }
 }
@@ -288,7 +290,7 @@ fn shim_cgroup(caller: &Caller) -> String {
             .map(options::shim_cgroup)
             .find(|cgroup| !cgroup.is_empty())
             .unwrap_or_default(),
-        Caller::Json | Caller::Plain => String::new(),
+        Caller::Json(any) | Caller::Plain(any) => options::shim_cgroup(any),
     }
 }
 
@@ -312,8 +314,14 @@ fn reaper() -> Result<Reaper> {
 
 /// The event loop, on this thread alone.
 pub(crate) fn event_loop() -> Result<tokio::runtime::Runtime> {
+    let code = davit_sys::memory::Code::find();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || {
+            if scratch::fell_idle() {
+                code.forget();
+            }
+        })
         .build()
         .map_err(|error| Error::because("starting the event loop", error))
 }
@@ -386,6 +394,9 @@ mod tests {
             ..Default::default()
         };
         let caller = Caller::recognise(&args(), &any.write_to_bytes().unwrap());
-        assert!(matches!(caller, Caller::Json | Caller::Plain), "{caller:?}");
+        assert!(
+            matches!(caller, Caller::Json(_) | Caller::Plain(_)),
+            "{caller:?}"
+        );
     }
 }

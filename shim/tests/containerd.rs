@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use rig::{SHIM, busybox, until};
+use rig::{busybox, shim, until};
 use tempfile::TempDir;
 
 /// A private containerd, started and stopped by the test.
@@ -30,7 +30,7 @@ impl Containerd {
         busybox(&directory.path().join("image"));
         let bin = directory.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        std::os::unix::fs::symlink(SHIM, bin.join("containerd-shim-davit-v2")).unwrap();
+        std::os::unix::fs::symlink(shim(), bin.join("containerd-shim-davit-v2")).unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\n\

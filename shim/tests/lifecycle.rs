@@ -285,6 +285,7 @@ async fn execs() {
     assert_eq!(exec.info.type_url, "containerd.runc.v1.ProcessDetails");
     rig.kill("", 9, false).await.unwrap();
     assert_eq!(rig.wait("").await, 137);
+    assert_eq!(rig.threads(), 1);
     assert_eq!(rig.status("e4").await, "STOPPED");
     assert_eq!(rig.wait("e4").await, 137);
     assert_eq!(
@@ -399,6 +400,15 @@ async fn a_killed_shim_leaves_nothing_after_delete() {
     );
     // Again is success.
     assert!(rig.clean_up().status.success());
+}
+
+#[tokio::test]
+async fn of_two_deletes_one_is_late() {
+    let rig = Rig::new(&["true"]).await;
+    rig.run().await;
+    let (one, two) = tokio::join!(rig.delete(""), rig.delete(""));
+    let late = if one.is_ok() { two } else { one };
+    assert_eq!(code(&late.unwrap_err()), Code::NOT_FOUND);
 }
 
 #[tokio::test]

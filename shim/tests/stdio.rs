@@ -185,6 +185,17 @@ async fn an_unknown_exec_is_refused() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_process_that_cannot_start_is_let_go() {
+    let rig = Rig::new(&["sleep", "1000"]).await;
+    rig.create().await;
+    rig.start().await;
+    rig.exec("e1", &["no-such-program"], false).await.unwrap();
+    let attached = rig.attach(json!({"exec": "e1", "stdout": true})).await;
+    rig.start_exec("e1").await.unwrap_err();
+    assert!(attached.rest().await.exit.is_none());
+}
+
+#[tokio::test]
 async fn a_reader_may_leave_and_come_back() {
     let rig = Rig::new(&["sh", "-c", "while read line; do echo said $line; done"]).await;
     rig.create_interactive().await;
@@ -491,9 +502,9 @@ async fn the_binary_cannot_be_overwritten_from_a_container() {
         ..Setup::default()
     };
     let rig = Rig::with(&["true"], setup).await;
-    let protected = davit_sys::protect::protect(std::path::Path::new(rig::SHIM));
+    let protected = davit_sys::protect::protect(std::path::Path::new(&rig::shim()));
     let child = protected
-        .command(std::path::Path::new(rig::SHIM))
+        .command(std::path::Path::new(&rig::shim()))
         .arg("-v")
         .output()
         .unwrap();

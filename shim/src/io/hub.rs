@@ -30,6 +30,7 @@ struct Inner {
     log: Option<JsonLog>,
     readers: Vec<Arc<Reader>>,
     exit: Option<Exit>,
+    abandoned: bool,
 }
 
 /// What a client that wants the past gets before the present.
@@ -54,6 +55,7 @@ impl Hub {
             log,
             readers: Vec::new(),
             exit: None,
+            abandoned: false,
         };
         Hub {
             tty,
@@ -102,6 +104,16 @@ impl Hub {
         inner.exit = Some(exit.clone());
     }
 
+    /// There will be no process, or no more of it: who still waits is let go.
+    pub(crate) fn abandon(&self) {
+        let mut inner = self.lock();
+        for reader in std::mem::take(&mut inner.readers) {
+            reader.let_go();
+        }
+        inner.abandoned = true;
+        inner.log = None;
+    }
+
     /// Adds a reader, who from now on gets everything. With `past`, also returns what was before.
     pub(crate) fn join(&self, reader: &Arc<Reader>, past: bool) -> Past {
         let mut inner = self.lock();
@@ -115,6 +127,7 @@ impl Hub {
         }
         match &inner.exit {
             Some(exit) => reader.finish(exit),
+            None if inner.abandoned => reader.let_go(),
             None => inner.readers.push(reader.clone()),
         }
         found
@@ -232,8 +245,13 @@ impl Reader {
         let payload = serde_json::json!({"code": exit.code, "at": exit.at}).to_string();
         // A client that is gone need not know.
         self.push(frame::EXIT, payload.as_bytes());
+        self.let_go();
+    }
+
+    /// What is queued is the last.
+    fn let_go(&self) {
         let mut backlog = self.lock();
-        // One that lags is told so instead, when it has read what was kept.
+        // One that lags is told so first, when it has read what was kept.
         backlog.done = backlog.dropped == 0;
         drop(backlog);
         self.wake.notify_one();

@@ -242,6 +242,9 @@ impl Stdio {
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::default();
         self.input.end();
         self.terminal.close();
+        if let Some(hub) = &self.hub {
+            hub.abandon();
+        }
         scratch::touch();
     }
 

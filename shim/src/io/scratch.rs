@@ -16,6 +16,7 @@ const QUIET: Duration = Duration::from_secs(1);
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static BATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static IDLE: Cell<bool> = const { Cell::new(false) };
     static USED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -50,6 +51,12 @@ pub(crate) fn touch() {
     }
 }
 
+/// Whether this is the moment to forget the program's code, too: asked when the thread is about to sleep, since all
+/// that runs brings some of it back.
+pub(crate) fn fell_idle() -> bool {
+    IDLE.replace(false)
+}
+
 /// Gives memory back after each spell of activity. Runs for ever, on the thread that copies.
 pub(crate) async fn tidy() {
     loop {
@@ -64,5 +71,6 @@ pub(crate) async fn tidy() {
         BUFFER.set(Vec::new());
         BATCH.set(Vec::new());
         davit_sys::memory::trim();
+        IDLE.set(true);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use containerd_shim_protos::{events, topics};
@@ -44,6 +45,8 @@ pub(crate) struct Container {
     pub(crate) operation: tokio::sync::Mutex<()>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     cgroup: OnceLock<Cgroup>,
+    /// Nothing of it is left but somebody's handle.
+    pub(crate) deleted: AtomicBool,
     oom: Mutex<Option<JoinHandle<()>>>,
     _attach: Option<AttachServer>,
 }
@@ -77,6 +80,7 @@ impl Container {
             operation: tokio::sync::Mutex::default(),
             execs: Mutex::default(),
             cgroup: OnceLock::new(),
+            deleted: AtomicBool::new(false),
             oom: Mutex::default(),
             _attach: parts.attach,
         })
@@ -100,6 +104,12 @@ impl Container {
 
     pub(crate) fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A disk directory for what slow readers of its output have not read; the bundle's file system is memory.
+    pub(crate) fn spill(&self) -> &Path {
+        let hub = self.init.stdio.hub.as_ref();
+        hub.map_or(Path::new(SPILL), |hub| hub.spill())
     }
 
     /// Looks up the cgroups while init is there to ask about, and has OOM kills watched if anybody listens.
@@ -172,6 +182,9 @@ impl Container {
         }
     }
 }
+
+/// The spill directory of containers without a log.
+pub(crate) const SPILL: &str = "/var/tmp";
 
 /// Where the root file system is mounted.
 pub(crate) fn rootfs(bundle: &Path) -> PathBuf {

@@ -9,7 +9,7 @@ use davit_sys::mount::Mount;
 use fail::fail_point;
 use protobuf::{Message, MessageField};
 
-use super::container::{Container, Parts, rootfs};
+use super::container::{Container, Parts, SPILL, rootfs};
 use super::exit;
 use super::process::{Before, Process, State};
 use super::{Slot, Tasks};
@@ -89,7 +89,7 @@ impl Tasks {
             &create.stdio,
             &create.id,
             &self.shim.namespace,
-            &create.bundle,
+            Path::new(SPILL),
         )
         .await?;
         let hubs = Hubs::default();
@@ -178,6 +178,9 @@ impl Tasks {
 }
 
 async fn make(create: &Create, runtime: &Runtime, io: ProcessIo) -> Result<Created> {
+    let pid_file = create.bundle.join("init.pid");
+    // One of an earlier container would be taken for this one's.
+    let _ = fs::remove_file(&pid_file);
     let request = CreateRequest {
         id: &create.id,
         bundle: &create.bundle,
@@ -189,7 +192,6 @@ async fn make(create: &Create, runtime: &Runtime, io: ProcessIo) -> Result<Creat
         .create(request)
         .await
         .map_err(|error| error.within("OCI runtime create failed"))?;
-    let pid_file = create.bundle.join("init.pid");
     if !pid_file.exists() {
         // For people and tools; a binary writes it itself.
         if let Err(error) = fs::write(&pid_file, created.pid.to_string()) {

@@ -1,6 +1,7 @@
 //! `Delete`: the acknowledgement of an exit, after which nothing of the process is left.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use containerd_shim_protos::{events, topics};
@@ -36,6 +37,13 @@ impl Tasks {
 
 async fn delete_init(container: &Arc<Container>) -> Result<Exit> {
     let _one = container.operation.lock().await;
+    if container.deleted.load(Ordering::Relaxed) {
+        // Somebody else's delete was quicker.
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("container {} does not exist", container.id),
+        ));
+    }
     fail_point!("shim.delete.begin");
     let init = &container.init;
     match init.state() {
@@ -63,6 +71,7 @@ async fn delete_init(container: &Arc<Container>) -> Result<Exit> {
     }
     fail_point!("shim.delete.after-unmount");
     container.close();
+    container.deleted.store(true, Ordering::Relaxed);
     let exit = exit.unwrap_or_else(|| never_ran(init));
     for exec in container.execs().values() {
         exits::remove(&container.bundle, exec.record());

@@ -56,7 +56,7 @@ impl Tasks {
             .init
             .alive()
             .map_err(|error| error.within(format_args!("container {id}: exec {exec_id}")))?;
-        let (io, stdio) = io::open(&request, id, &self.shim.namespace, &container.bundle).await?;
+        let (io, stdio) = io::open(&request, id, &self.shim.namespace, container.spill()).await?;
         let hub = stdio.hub.clone();
         let process = Arc::new(Process::new(
             exec_id,

@@ -20,8 +20,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use ttrpc::context::Context;
 
-/// The shim under test.
-pub const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-davit-v2");
+/// The shim under test: this build's, or another one to compare with.
+pub fn shim() -> String {
+    std::env::var("DAVIT_TEST_SHIM")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_containerd-shim-davit-v2").to_owned())
+}
 
 /// One shim with its bundle. What it leaves behind is removed on drop.
 pub struct Rig {
@@ -82,7 +85,7 @@ impl Rig {
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
         let socket = directory.path().join("s.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let mut command = Command::new(SHIM);
+        let mut command = Command::new(shim());
         command.args([
             "serve",
             "--namespace",
@@ -326,6 +329,18 @@ impl Rig {
         false
     }
 
+    /// Whether the shim has ended.
+    pub fn exited(&mut self) -> bool {
+        self.shim.try_wait().unwrap().is_some()
+    }
+
+    /// How many threads the shim has: one, for ever, since the built-in runtime forks it.
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.shim_pid()))
+            .unwrap()
+            .count()
+    }
+
     /// kill -9.
     pub fn kill_shim(&mut self) {
         self.shim.kill().unwrap();
@@ -334,7 +349,7 @@ impl Rig {
 
     /// Runs `delete` as a daemon does when the shim is gone.
     pub fn clean_up(&self) -> std::process::Output {
-        Command::new(SHIM)
+        Command::new(shim())
             .args([
                 "-namespace",
                 "test",
