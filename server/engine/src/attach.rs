@@ -20,12 +20,20 @@ use crate::{
 };
 
 /// Connects a caller to the streams of a container, now or at its next start.
-pub(crate) async fn attach(shared: &Arc<Shared>, handle: Handle, options: AttachOptions) -> Result<Session> {
+pub(crate) async fn attach(
+    shared: &Arc<Shared>,
+    handle: Handle,
+    options: AttachOptions,
+) -> Result<Session> {
     let view = handle.now();
     policy::admit(Call::Attach, view.status, &handle.id)?;
     let details = view.details().cloned().unwrap_or_default();
     let (tty, open_stdin) = (details.options.tty, details.options.open_stdin);
-    let keys = if tty { DetachKeys::parse(&options.detach_keys)? } else { None };
+    let keys = if tty {
+        DetachKeys::parse(&options.detach_keys)?
+    } else {
+        None
+    };
     let stdin = options.stdin && open_stdin;
     let once = stdin && details.options.stdin_once && !tty;
     let streams = Streams {
@@ -36,7 +44,11 @@ pub(crate) async fn attach(shared: &Arc<Shared>, handle: Handle, options: Attach
             // A terminal has one stream for both.
             stderr: options.stderr && !tty,
             // The shim replays the log up to the live stream without a gap.
-            from: if options.logs && view.is_running() { "start" } else { "live" },
+            from: if options.logs && view.is_running() {
+                "start"
+            } else {
+                "live"
+            },
         },
         half_close: match (stdin, once) {
             (false, _) => HalfClose::Ignored,
@@ -48,14 +60,28 @@ pub(crate) async fn attach(shared: &Arc<Shared>, handle: Handle, options: Attach
     };
     let (input, input_end) = mpsc::channel(CHUNKS);
     let (output_end, output) = mpsc::channel(CHUNKS);
-    let ends = Ends { input: input_end, output: output_end };
+    let ends = Ends {
+        input: input_end,
+        output: output_end,
+    };
     session::tell(&handle, Draft::new("attach")).await;
     if options.stream {
         let (waiting, gate) = Waiting::new();
         // When this returns the session is before any start that is asked for
         // from now on.
-        handle.mailbox.send(Command::Attach(waiting)).await.map_err(|_| gone(&handle))?;
-        tokio::spawn(serve(Arc::clone(shared), handle, options, streams, gate, ends));
+        handle
+            .mailbox
+            .send(Command::Attach(waiting))
+            .await
+            .map_err(|_| gone(&handle))?;
+        tokio::spawn(serve(
+            Arc::clone(shared),
+            handle,
+            options,
+            streams,
+            gate,
+            ends,
+        ));
     } else {
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
@@ -64,7 +90,13 @@ pub(crate) async fn attach(shared: &Arc<Shared>, handle: Handle, options: Attach
             }
         });
     }
-    Ok(Session { exec_id: String::new(), pid: None, tty, input, output })
+    Ok(Session {
+        exec_id: String::new(),
+        pid: None,
+        tty,
+        input,
+        output,
+    })
 }
 
 async fn serve(
@@ -78,7 +110,10 @@ async fn serve(
     let Gate { run, connected } = gate;
     // What a container that does not run has written does not change until
     // its start.
-    if options.logs && streams.connect.from == "live" && !replay(&shared, &handle, &options, &ends.output).await {
+    if options.logs
+        && streams.connect.from == "live"
+        && !replay(&shared, &handle, &options, &ends.output).await
+    {
         return;
     }
     let run = tokio::select! {
@@ -118,7 +153,11 @@ async fn replay(
     options: &AttachOptions,
     output: &mpsc::Sender<Result<Output>>,
 ) -> bool {
-    let request = LogsRequest { stdout: options.stdout, stderr: options.stderr, ..Default::default() };
+    let request = LogsRequest {
+        stdout: options.stdout,
+        stderr: options.stderr,
+        ..Default::default()
+    };
     let mut entries = match logs::read(shared, handle.clone(), request) {
         Ok(entries) => entries,
         // Nothing is logged, so there is nothing to replay.

@@ -11,16 +11,8 @@ use davit_store::Result;
 use futures::stream::BoxStream;
 
 use crate::{
-    Engine,
-    actor::Command,
-    create,
-    filter::Filters,
-    index::Handle,
-    inspect,
-    model::*,
-    prune,
-    shared::Shared,
-    view::View,
+    Engine, actor::Command, create, filter::Filters, index::Handle, inspect, model::*, prune,
+    shared::Shared, view::View,
 };
 
 /// The handle that [`Engine::containers`] gives.
@@ -44,7 +36,11 @@ impl Containers {
 
     /// Makes a container; nothing runs yet. `NotFound` when the image is not
     /// here, `Conflict` when the name is taken.
-    pub async fn create(&self, ns: &str, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
+    pub async fn create(
+        &self,
+        ns: &str,
+        request: CreateContainerRequest,
+    ) -> Result<CreateContainerResponse> {
         create::create(self.shared(), ns, request).await
     }
 
@@ -63,7 +59,8 @@ impl Containers {
                 filters.ancestors.push(image.image_id);
             }
         }
-        let all = request.all || request.limit > 0 || filters.has("status") || filters.has("exited");
+        let all =
+            request.all || request.limit > 0 || filters.has("status") || filters.has("exited");
         let mut found = shared
             .index
             .list(ns)
@@ -74,7 +71,7 @@ impl Containers {
             })
             .filter(|(handle, view)| (all || is_shown(view)) && filters.pass(handle, view))
             .collect::<Vec<_>>();
-        found.sort_by(|(_, a), (_, b)| b.record.created_at.cmp(&a.record.created_at));
+        found.sort_by_key(|(_, view)| std::cmp::Reverse(view.record.created_at));
         if request.limit > 0 {
             found.truncate(request.limit);
         }
@@ -91,15 +88,24 @@ impl Containers {
     }
 
     /// Changes labels, restart policy and limits; gives warnings.
-    pub async fn update(&self, ns: &str, container: &str, request: UpdateContainerRequest) -> Result<Vec<String>> {
+    pub async fn update(
+        &self,
+        ns: &str,
+        container: &str,
+        request: UpdateContainerRequest,
+    ) -> Result<Vec<String>> {
         let handle = self.find(ns, container)?;
-        handle.ask(|reply| Command::Update(Box::new(request), reply)).await
+        handle
+            .ask(|reply| Command::Update(Box::new(request), reply))
+            .await
     }
 
     /// Gives a container another name.
     pub async fn rename(&self, ns: &str, container: &str, new_name: &str) -> Result<()> {
         let handle = self.find(ns, container)?;
-        handle.ask(|reply| Command::Rename(new_name.to_owned(), reply)).await
+        handle
+            .ask(|reply| Command::Rename(new_name.to_owned(), reply))
+            .await
     }
 
     /// Deletes a container with its writable layer and logs.
@@ -122,7 +128,12 @@ impl Containers {
 
     /// [`Containers::inspect`] now and again on each change, until the
     /// container is removed.
-    pub fn watch(&self, ns: &str, container: &str, size: bool) -> Result<BoxStream<'static, Result<ContainerDetails>>> {
+    pub fn watch(
+        &self,
+        ns: &str,
+        container: &str,
+        size: bool,
+    ) -> Result<BoxStream<'static, Result<ContainerDetails>>> {
         let handle = self.find(ns, container)?;
         Ok(inspect::watch(Arc::clone(self.shared()), handle, size))
     }
@@ -134,13 +145,24 @@ impl Containers {
     }
 
     /// Reads a path of the container as a tar stream.
-    pub async fn copy_out(&self, ns: &str, container: &str, path: &str) -> Result<(PathStat, TarStream)> {
+    pub async fn copy_out(
+        &self,
+        ns: &str,
+        container: &str,
+        path: &str,
+    ) -> Result<(PathStat, TarStream)> {
         let handle = self.find(ns, container)?;
         self.shared().copy_out(&handle, path).await
     }
 
     /// Unpacks a tar stream into a directory of the container.
-    pub async fn copy_in(&self, ns: &str, container: &str, options: CopyInOptions, tar: TarStream) -> Result<()> {
+    pub async fn copy_in(
+        &self,
+        ns: &str,
+        container: &str,
+        options: CopyInOptions,
+        tar: TarStream,
+    ) -> Result<()> {
         let handle = self.find(ns, container)?;
         self.shared().copy_in(&handle, options, tar).await
     }
@@ -153,7 +175,12 @@ impl Containers {
 
     /// Makes an image from the container's files and configuration; gives the
     /// image's id.
-    pub async fn commit(&self, ns: &str, container: &str, request: CommitRequest) -> Result<String> {
+    pub async fn commit(
+        &self,
+        ns: &str,
+        container: &str,
+        request: CommitRequest,
+    ) -> Result<String> {
         let handle = self.find(ns, container)?;
         self.shared().commit(&handle, request).await
     }

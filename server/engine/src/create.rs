@@ -45,13 +45,24 @@ pub(crate) async fn create(
     })
 }
 
-async fn make(shared: &Arc<Shared>, ns: &str, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
+async fn make(
+    shared: &Arc<Shared>,
+    ns: &str,
+    request: CreateContainerRequest,
+) -> Result<CreateContainerResponse> {
     names::check_namespace(ns)?;
     check(shared, &request)?;
-    let id = if request.id.is_empty() { names::new_id() } else { request.id.clone() };
+    let id = if request.id.is_empty() {
+        names::new_id()
+    } else {
+        request.id.clone()
+    };
     let (name, reservation) = reserve(shared, ns, &request.name, &id)?;
     let op = shared.images.leases().operation(ns);
-    let image = shared.images.resolve(ns, &request.image, request.platform.as_ref()).await?;
+    let image = shared
+        .images
+        .resolve(ns, &request.image, request.platform.as_ref())
+        .await?;
     let plan = spec::plan(&shared.inputs(&id, &request.options, &image.config))?;
     refuse_volumes(&plan)?;
     let mut warnings = plan.warnings.clone();
@@ -80,8 +91,15 @@ async fn make(shared: &Arc<Shared>, ns: &str, request: CreateContainerRequest) -
         id: id.clone(),
         labels: details.config.labels.clone(),
         image: request.image,
-        runtime: Runtime { name: "io.containerd.davit.v2".to_owned(), options: None },
-        snapshotter: shared.images.snapshots(&shared.config.snapshotter)?.name().to_owned(),
+        runtime: Runtime {
+            name: "io.containerd.davit.v2".to_owned(),
+            options: None,
+        },
+        snapshotter: shared
+            .images
+            .snapshots(&shared.config.snapshotter)?
+            .name()
+            .to_owned(),
         snapshot_key: id.clone(),
         created_at: now,
         updated_at: now,
@@ -105,13 +123,20 @@ async fn make(shared: &Arc<Shared>, ns: &str, request: CreateContainerRequest) -
 fn check(shared: &Shared, request: &CreateContainerRequest) -> Result<()> {
     let options = &request.options;
     if !request.id.is_empty() && !names::is_id(&request.id) {
-        return Err(Error::invalid(format!("invalid container id {:?}: 64 lower-case hex digits are needed", request.id)));
+        return Err(Error::invalid(format!(
+            "invalid container id {:?}: 64 lower-case hex digits are needed",
+            request.id
+        )));
     }
     if request.image.is_empty() {
-        return Err(Error::invalid("no image given: name the image that the container is to be made from"));
+        return Err(Error::invalid(
+            "no image given: name the image that the container is to be made from",
+        ));
     }
     if Restart::parse(&options.restart_policy)? != Restart::No && options.auto_remove {
-        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+        return Err(Error::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
     }
     LogOptions::of(&shared.config, &options.log)?;
     shared.runtime_path(&options.runtime)?;
@@ -145,7 +170,9 @@ fn refuse_volumes(plan: &spec::Plan) -> Result<()> {
         None => Ok(()),
         Some((what, target)) => Err(Error::new(
             Kind::Unimplemented,
-            format!("cannot mount at {target}: {what} are not available yet; bind a directory of the host instead"),
+            format!(
+                "cannot mount at {target}: {what} are not available yet; bind a directory of the host instead"
+            ),
         )),
     }
 }
@@ -163,13 +190,20 @@ fn network_warning(options: &ContainerOptions) -> Result<Option<String>> {
 }
 
 fn chosen(shared: &Shared, options: &ContainerOptions) -> String {
-    if options.runtime.is_empty() { shared.config.default_runtime.clone() } else { options.runtime.clone() }
+    if options.runtime.is_empty() {
+        shared.config.default_runtime.clone()
+    } else {
+        options.runtime.clone()
+    }
 }
 
 fn log_path(shared: &Shared, options: &ContainerOptions, dir: &Path, id: &str) -> Result<String> {
     Ok(match LogOptions::of(&shared.config, &options.log)? {
         LogOptions::None => String::new(),
-        LogOptions::JsonFile { .. } => dir.join(format!("{id}-json.log")).to_string_lossy().into_owned(),
+        LogOptions::JsonFile { .. } => dir
+            .join(format!("{id}-json.log"))
+            .to_string_lossy()
+            .into_owned(),
     })
 }
 
@@ -199,7 +233,9 @@ fn intend(shared: &Shared, ns: &str, record: &ContainerRecord) -> Result<()> {
         data: [("snapshotter".to_owned(), record.snapshotter.clone())].into(),
         at: Timestamp::now(),
     };
-    shared.store.transaction(|tx| tx.put::<Intents>(&key, &intent))
+    shared
+        .store
+        .transaction(|tx| tx.put::<Intents>(&key, &intent))
 }
 
 async fn store(
@@ -213,7 +249,11 @@ async fn store(
     fail::fail_point!("engine.create.after-intent");
     let parent = shared.images.unpack(op, image).await?;
     let labels = [(LABEL.to_owned(), record.id.clone())].into();
-    shared.images.snapshots(&record.snapshotter)?.prepare(op, &record.snapshot_key, &parent, labels).await?;
+    shared
+        .images
+        .snapshots(&record.snapshotter)?
+        .prepare(op, &record.snapshot_key, &parent, labels)
+        .await?;
     fail::fail_point!("engine.create.after-snapshot");
     tokio::fs::create_dir_all(dir)
         .await
@@ -231,9 +271,18 @@ async fn store(
 }
 
 async fn undo(shared: &Shared, ns: &str, record: &ContainerRecord) {
-    let undone = erase(&shared.images, &shared.config.root, ns, &record.snapshotter, &record.id).await;
+    let undone = erase(
+        &shared.images,
+        &shared.config.root,
+        ns,
+        &record.snapshotter,
+        &record.id,
+    )
+    .await;
     let undone = undone.and_then(|()| {
-        shared.store.transaction(|tx| tx.delete::<Intents>(&intent_id(ns, &record.id)).map(|_| ()))
+        shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, &record.id)).map(|_| ()))
     });
     if let Err(error) = undone {
         // The intent stays, and the next daemon tries again.
@@ -242,7 +291,13 @@ async fn undo(shared: &Shared, ns: &str, record: &ContainerRecord) {
 }
 
 /// Removes what a container that has no record may have left.
-pub(crate) async fn erase(images: &Images, root: &Path, ns: &str, snapshotter: &str, id: &str) -> Result<()> {
+pub(crate) async fn erase(
+    images: &Images,
+    root: &Path,
+    ns: &str,
+    snapshotter: &str,
+    id: &str,
+) -> Result<()> {
     match images.snapshots(snapshotter)?.remove(ns, id).await {
         Ok(()) => {}
         Err(error) if error.kind() == ImagesKind::NotFound => {}

@@ -42,7 +42,10 @@ impl DetachKeys {
                 self.matched += 1;
                 if self.matched == self.keys.len() {
                     self.matched = 0;
-                    return Typed { bytes: out.into(), detached: true };
+                    return Typed {
+                        bytes: out.into(),
+                        detached: true,
+                    };
                 }
                 continue;
             }
@@ -55,13 +58,18 @@ impl DetachKeys {
             }
             out.push(*byte);
         }
-        Typed { bytes: out.into(), detached: false }
+        Typed {
+            bytes: out.into(),
+            detached: false,
+        }
     }
 }
 
 fn key(text: &str) -> Option<u8> {
     if let Some(letter) = text.strip_prefix("ctrl-") {
-        let [byte] = letter.as_bytes() else { return None };
+        let [byte] = letter.as_bytes() else {
+            return None;
+        };
         return match byte {
             b'a'..=b'z' => Some(byte - b'a' + 1),
             b'@' => Some(0),

@@ -14,7 +14,10 @@ pub(crate) struct Draft {
 impl Draft {
     /// An event of this action.
     pub(crate) fn new(action: impl Into<String>) -> Self {
-        Self { action: action.into(), attributes: BTreeMap::new() }
+        Self {
+            action: action.into(),
+            attributes: BTreeMap::new(),
+        }
     }
 
     /// Adds an attribute.

@@ -55,8 +55,15 @@ pub(crate) struct Exec {
 pub(crate) enum ExecState {
     Prepared,
     Starting,
-    Running { pid: u32 },
-    Ended { pid: Option<u32>, code: i32, at: Timestamp, error: String },
+    Running {
+        pid: u32,
+    },
+    Ended {
+        pid: Option<u32>,
+        code: i32,
+        at: Timestamp,
+        error: String,
+    },
 }
 
 /// `execs/<id>.json`.
@@ -78,11 +85,20 @@ impl Exec {
     /// Waits for its end; None when it is forgotten first.
     async fn ended(&self) -> Option<ExitStatus> {
         let mut receiver = self.state.subscribe();
-        let state = receiver.wait_for(|state| matches!(state, ExecState::Ended { .. })).await.ok()?.clone();
+        let state = receiver
+            .wait_for(|state| matches!(state, ExecState::Ended { .. }))
+            .await
+            .ok()?
+            .clone();
         match state {
-            ExecState::Ended { code, at, error, .. } => {
-                Some(ExitStatus { exit_code: code, exited_at: Some(at), error, oom_killed: false })
-            }
+            ExecState::Ended {
+                code, at, error, ..
+            } => Some(ExitStatus {
+                exit_code: code,
+                exited_at: Some(at),
+                error,
+                oom_killed: false,
+            }),
             ExecState::Prepared | ExecState::Starting | ExecState::Running { .. } => None,
         }
     }
@@ -103,8 +119,15 @@ impl Exec {
             ExecState::Running { pid } => {
                 (details.running, details.started, details.pid) = (true, true, Some(pid));
             }
-            ExecState::Ended { pid, code, error, .. } => {
-                (details.started, details.pid, details.exit_code, details.error) = (true, pid, Some(code), error);
+            ExecState::Ended {
+                pid, code, error, ..
+            } => {
+                (
+                    details.started,
+                    details.pid,
+                    details.exit_code,
+                    details.error,
+                ) = (true, pid, Some(code), error);
             }
         }
         details
@@ -137,7 +160,9 @@ impl Execs {
         let mut ids = self
             .lock()
             .values()
-            .filter(|exec| exec.container == container && !matches!(exec.state(), ExecState::Ended { .. }))
+            .filter(|exec| {
+                exec.container == container && !matches!(exec.state(), ExecState::Ended { .. })
+            })
             .map(|exec| exec.id.clone())
             .collect::<Vec<_>>();
         ids.sort();
@@ -147,7 +172,9 @@ impl Execs {
     fn insert(&self, exec: Arc<Exec>) {
         let mut all = self.lock();
         let now = Timestamp::now();
-        let old = |at: Timestamp| now.duration_since(at) > jiff::SignedDuration::try_from(KEPT).unwrap_or_default();
+        let old = |at: Timestamp| {
+            now.duration_since(at) > jiff::SignedDuration::try_from(KEPT).unwrap_or_default()
+        };
         let mut ended = 0;
         all.retain(|_, exec| match exec.state() {
             ExecState::Prepared => !old(exec.made),
@@ -167,11 +194,20 @@ impl Execs {
 
     /// A container's run is over: what still ran in it was killed with it.
     pub(crate) fn lost(&self, container: &str) {
-        for exec in self.lock().values().filter(|exec| exec.container == container) {
+        for exec in self
+            .lock()
+            .values()
+            .filter(|exec| exec.container == container)
+        {
             match exec.state() {
                 ExecState::Running { pid } => {
                     let error = "the container ended".to_owned();
-                    exec.set(ExecState::Ended { pid: Some(pid), code: 137, at: Timestamp::now(), error });
+                    exec.set(ExecState::Ended {
+                        pid: Some(pid),
+                        code: 137,
+                        at: Timestamp::now(),
+                        error,
+                    });
                 }
                 ExecState::Prepared | ExecState::Starting | ExecState::Ended { .. } => {}
             }
@@ -180,7 +216,11 @@ impl Execs {
 }
 
 /// Prepares an exec.
-pub(crate) async fn create(shared: &Arc<Shared>, handle: &Handle, options: ExecOptions) -> Result<Arc<Exec>> {
+pub(crate) async fn create(
+    shared: &Arc<Shared>,
+    handle: &Handle,
+    options: ExecOptions,
+) -> Result<Arc<Exec>> {
     let view = handle.now();
     policy::admit(Call::Exec, view.status, &handle.id)?;
     if options.args.first().is_none_or(String::is_empty) {
@@ -205,14 +245,22 @@ pub(crate) async fn start(shared: &Arc<Shared>, exec: Arc<Exec>) -> Result<u32> 
     let handle = shared.index.find(&exec.ns, &exec.container)?;
     let shared = Arc::clone(shared);
     // Apart, so that a caller who goes away leaves nothing half started.
-    let started = tokio::spawn(async move { begin(&shared, &handle, &exec, None, None).await.map(|begun| begun.pid) });
+    let started = tokio::spawn(async move {
+        begin(&shared, &handle, &exec, None, None)
+            .await
+            .map(|begun| begun.pid)
+    });
     started.await.unwrap_or_else(|panic| {
         Err(Error::internal("the start of an exec panicked; this is a bug").with_source(panic))
     })
 }
 
 /// Runs a prepared exec with its streams.
-pub(crate) async fn run(shared: &Arc<Shared>, exec: Arc<Exec>, size: Option<TerminalSize>) -> Result<Session> {
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    exec: Arc<Exec>,
+    size: Option<TerminalSize>,
+) -> Result<Session> {
     let handle = shared.index.find(&exec.ns, &exec.container)?;
     let options = &exec.options;
     let streams = Streams {
@@ -223,13 +271,24 @@ pub(crate) async fn run(shared: &Arc<Shared>, exec: Arc<Exec>, size: Option<Term
             stderr: options.attach_stderr && !options.tty,
             from: "live",
         },
-        half_close: if options.attach_stdin && !options.tty { HalfClose::ClosesStdin } else { HalfClose::Ignored },
+        half_close: if options.attach_stdin && !options.tty {
+            HalfClose::ClosesStdin
+        } else {
+            HalfClose::Ignored
+        },
         close_at_end: options.attach_stdin && !options.tty,
-        keys: if options.tty { DetachKeys::parse(&options.detach_keys)? } else { None },
+        keys: if options.tty {
+            DetachKeys::parse(&options.detach_keys)?
+        } else {
+            None
+        },
     };
     let (input, input_end) = mpsc::channel(CHUNKS);
     let (output_end, output) = mpsc::channel(CHUNKS);
-    let ends = Ends { input: input_end, output: output_end };
+    let ends = Ends {
+        input: input_end,
+        output: output_end,
+    };
     let (exec_id, tty) = (exec.id.clone(), options.tty);
     let shared = Arc::clone(shared);
     let started = tokio::spawn(async move {
@@ -241,7 +300,13 @@ pub(crate) async fn run(shared: &Arc<Shared>, exec: Arc<Exec>, size: Option<Term
     let pid = started.await.unwrap_or_else(|panic| {
         Err(Error::internal("the start of an exec panicked; this is a bug").with_source(panic))
     })?;
-    Ok(Session { exec_id, pid: Some(pid), tty, input, output })
+    Ok(Session {
+        exec_id,
+        pid: Some(pid),
+        tty,
+        input,
+        output,
+    })
 }
 
 struct Begun {
@@ -261,7 +326,10 @@ async fn begin(
     let view = handle.now();
     policy::admit(Call::Exec, view.status, &handle.id)?;
     let run = view.run.clone().ok_or_else(|| {
-        Error::new(Kind::Conflict, format!("container {} is not running", handle.id))
+        Error::new(
+            Kind::Conflict,
+            format!("container {} is not running", handle.id),
+        )
     })?;
     let mine = exec.state.send_if_modified(|state| {
         let mine = matches!(state, ExecState::Prepared);
@@ -271,20 +339,37 @@ async fn begin(
         mine
     });
     if !mine {
-        return Err(Error::new(Kind::Conflict, format!("exec {} has already run", exec.id)));
+        return Err(Error::new(
+            Kind::Conflict,
+            format!("exec {} has already run", exec.id),
+        ));
     }
     match spawn(shared, handle, exec, &run, connect, size).await {
         Ok(begun) => {
-            shared.spawn(watch_end(Arc::clone(shared), handle.clone(), Arc::clone(exec), run));
+            shared.spawn(watch_end(
+                Arc::clone(shared),
+                handle.clone(),
+                Arc::clone(exec),
+                run,
+            ));
             Ok(begun)
         }
         Err(error) => {
             let error = error.context("OCI runtime exec failed");
             let text = error.chain();
             let code = exit_code(&text);
-            exec.set(ExecState::Ended { pid: None, code, at: Timestamp::now(), error: text.clone() });
+            exec.set(ExecState::Ended {
+                pid: None,
+                code,
+                at: Timestamp::now(),
+                error: text.clone(),
+            });
             let _ = run.client().delete(&exec.id).await;
-            let kind = if code == 125 { error.kind() } else { Kind::InvalidArgument };
+            let kind = if code == 125 {
+                error.kind()
+            } else {
+                Kind::InvalidArgument
+            };
             Err(Error::new(kind, text))
         }
     }
@@ -305,7 +390,11 @@ async fn spawn(
         .exec(ExecTask {
             exec_id: exec.id.clone(),
             terminal: exec.options.tty,
-            stdin: if exec.options.attach_stdin { "davit://".to_owned() } else { String::new() },
+            stdin: if exec.options.attach_stdin {
+                "davit://".to_owned()
+            } else {
+                String::new()
+            },
             stdout: "davit://".to_owned(),
             process,
         })
@@ -318,8 +407,17 @@ async fn spawn(
     let pid = client.start(&exec.id).await?;
     fail::fail_point!("engine.exec.after-start");
     exec.set(ExecState::Running { pid });
-    run.bundle.write(&format!("execs/{}.json", exec.id), &ExecFile { pid, options: exec.options.clone() })?;
-    if let Some(size) = size.as_ref().or(exec.options.terminal_size.as_ref()).filter(|_| exec.options.tty)
+    run.bundle.write(
+        &format!("execs/{}.json", exec.id),
+        &ExecFile {
+            pid,
+            options: exec.options.clone(),
+        },
+    )?;
+    if let Some(size) = size
+        .as_ref()
+        .or(exec.options.terminal_size.as_ref())
+        .filter(|_| exec.options.tty)
         && let Err(error) = client.resize(&exec.id, size.width, size.height).await
     {
         tracing::debug!(exec = exec.id, error = %error.chain(), "cannot set the terminal's size");
@@ -331,13 +429,20 @@ async fn spawn(
 /// Records the end of an exec.
 async fn watch_end(shared: Arc<Shared>, handle: Handle, exec: Arc<Exec>, run: Arc<Run>) {
     let ended = run.wait(&exec.id).await;
-    let ExecState::Running { pid } = exec.state() else { return };
+    let ExecState::Running { pid } = exec.state() else {
+        return;
+    };
     let (code, at, error) = match ended {
         Ok((exit, _oom)) => (exit.code, exit.at, String::new()),
         Err(error) => (137, Timestamp::now(), error.chain()),
     };
     session::tell(&handle, exec.draft("exec_die").with("exitCode", code)).await;
-    exec.set(ExecState::Ended { pid: Some(pid), code, at, error });
+    exec.set(ExecState::Ended {
+        pid: Some(pid),
+        code,
+        at,
+        error,
+    });
     if shared.store.written().await.is_ok() {
         // The shim may be gone with the container.
         let _ = run.client().delete(&exec.id).await;
@@ -346,18 +451,24 @@ async fn watch_end(shared: Arc<Shared>, handle: Handle, exec: Arc<Exec>, run: Ar
 }
 
 async fn serve(handle: Handle, exec: Arc<Exec>, streams: Streams, begun: Begun, mut ends: Ends) {
-    let Some(connected) = begun.connected else { return };
+    let Some(connected) = begun.connected else {
+        return;
+    };
     match streams.pump(connected, &mut ends).await {
         Stop::Ended(code) => {
             let recorded = tokio::time::timeout(Duration::from_secs(5), exec.ended()).await;
             let exit = match (recorded, code) {
                 (Ok(Some(exit)), _) => Ok(exit),
-                (Ok(None) | Err(_), Some(exit_code)) => {
-                    Ok(ExitStatus { exit_code, exited_at: None, error: String::new(), oom_killed: false })
-                }
-                (Ok(None) | Err(_), None) => {
-                    Err(Error::new(Kind::Unavailable, format!("the streams of exec {} broke off", exec.id)))
-                }
+                (Ok(None) | Err(_), Some(exit_code)) => Ok(ExitStatus {
+                    exit_code,
+                    exited_at: None,
+                    error: String::new(),
+                    oom_killed: false,
+                }),
+                (Ok(None) | Err(_), None) => Err(Error::new(
+                    Kind::Unavailable,
+                    format!("the streams of exec {} broke off", exec.id),
+                )),
             };
             let _ = ends.output.send(exit.map(Output::Exit)).await;
         }
@@ -371,11 +482,17 @@ async fn serve(handle: Handle, exec: Arc<Exec>, streams: Streams, begun: Begun, 
 
 /// Takes up the execs that ran when the last daemon ended.
 pub(crate) fn recover(shared: &Arc<Shared>, handle: &Handle, run: &Arc<Run>) {
-    let Ok(entries) = std::fs::read_dir(run.bundle.dir.join("execs")) else { return };
+    let Ok(entries) = std::fs::read_dir(run.bundle.dir.join("execs")) else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
-        let Some(file) = run.bundle.read::<ExecFile>(&format!("execs/{id}.json")) else { continue };
+        let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+            continue;
+        };
+        let Some(file) = run.bundle.read::<ExecFile>(&format!("execs/{id}.json")) else {
+            continue;
+        };
         let exec = Arc::new(Exec {
             id: id.to_owned(),
             ns: handle.ns.to_string(),
@@ -385,7 +502,12 @@ pub(crate) fn recover(shared: &Arc<Shared>, handle: &Handle, run: &Arc<Run>) {
             state: watch::Sender::new(ExecState::Running { pid: file.pid }),
         });
         shared.execs.insert(Arc::clone(&exec));
-        shared.spawn(watch_end(Arc::clone(shared), handle.clone(), exec, Arc::clone(run)));
+        shared.spawn(watch_end(
+            Arc::clone(shared),
+            handle.clone(),
+            exec,
+            Arc::clone(run),
+        ));
     }
 }
 
@@ -393,7 +515,10 @@ pub(crate) fn recover(shared: &Arc<Shared>, handle: &Handle, run: &Arc<Run>) {
 fn exit_code(text: &str) -> i32 {
     if text.contains("executable file not found") || text.contains("no such file or directory") {
         127
-    } else if text.contains("permission denied") || text.contains("is a directory") || text.contains("not executable") {
+    } else if text.contains("permission denied")
+        || text.contains("is a directory")
+        || text.contains("not executable")
+    {
         126
     } else {
         125

@@ -25,8 +25,21 @@ pub(crate) struct Filters {
 }
 
 const LIST_KEYS: [&str; 15] = [
-    "id", "name", "label", "status", "ancestor", "before", "since", "exited", "health", "network", "volume", "is-task",
-    "publish", "expose", "isolation",
+    "id",
+    "name",
+    "label",
+    "status",
+    "ancestor",
+    "before",
+    "since",
+    "exited",
+    "health",
+    "network",
+    "volume",
+    "is-task",
+    "publish",
+    "expose",
+    "isolation",
 ];
 const PRUNE_KEYS: [&str; 3] = ["label", "label!", "until"];
 
@@ -35,7 +48,9 @@ impl Filters {
     pub(crate) fn list(filters: &[Filter], index: &Index, ns: &str) -> Result<Self> {
         let mut read = Self::read(filters, &LIST_KEYS)?;
         let created = |names: Option<&Vec<String>>| -> Result<Option<Timestamp>> {
-            let Some(name) = names.and_then(|names| names.last()) else { return Ok(None) };
+            let Some(name) = names.and_then(|names| names.last()) else {
+                return Ok(None);
+            };
             Ok(Some(index.find(ns, name)?.now().record.created_at))
         };
         read.before = created(read.by_key.get("before"))?;
@@ -44,12 +59,16 @@ impl Filters {
             parse_status(status)?;
         }
         for health in read.values("health") {
-            if !matches!(health.as_str(), "starting" | "healthy" | "unhealthy" | "none") {
+            if !matches!(
+                health.as_str(),
+                "starting" | "healthy" | "unhealthy" | "none"
+            ) {
                 return Err(Error::invalid(format!("invalid filter 'health={health}'")));
             }
         }
         for code in read.values("exited") {
-            code.parse::<i32>().map_err(|_| Error::invalid(format!("invalid filter 'exited={code}'")))?;
+            code.parse::<i32>()
+                .map_err(|_| Error::invalid(format!("invalid filter 'exited={code}'")))?;
         }
         Ok(read)
     }
@@ -73,9 +92,15 @@ impl Filters {
                     keys.join(", ")
                 )));
             }
-            by_key.entry(filter.key.clone()).or_default().push(filter.value.clone());
+            by_key
+                .entry(filter.key.clone())
+                .or_default()
+                .push(filter.value.clone());
         }
-        Ok(Self { by_key, ..Default::default() })
+        Ok(Self {
+            by_key,
+            ..Default::default()
+        })
     }
 
     fn values(&self, key: &str) -> &[String] {
@@ -103,13 +128,24 @@ impl Filters {
         let labels = &view.record.labels;
         any("id", &|id| handle.id.starts_with(id))
             && any("name", &|name| name_matches(name, view.name()))
-            && self.values("label").iter().all(|label| label_matches(labels, label))
-            && !self.values("label!").iter().any(|label| label_matches(labels, label))
+            && self
+                .values("label")
+                .iter()
+                .all(|label| label_matches(labels, label))
+            && !self
+                .values("label!")
+                .iter()
+                .any(|label| label_matches(labels, label))
             && any("status", &|status| status == view.status.as_str())
             && any("exited", &|code| {
                 view.status == ContainerStatus::Exited && code.parse() == Ok(facts.exit_code)
             })
-            && any("health", &|health| view.health.as_ref().map_or("none", |found| found.status.as_str()) == health)
+            && any("health", &|health| {
+                view.health
+                    .as_ref()
+                    .map_or("none", |found| found.status.as_str())
+                    == health
+            })
             && any("network", &|network| network_matches(view, network))
             && any("volume", &|volume| volume_matches(view, volume))
             && any("is-task", &|value| matches!(value, "false" | "0" | "False"))
@@ -122,7 +158,9 @@ impl Filters {
     }
 
     fn ancestor_matches(&self, view: &View) -> bool {
-        let Some(details) = view.details() else { return false };
+        let Some(details) = view.details() else {
+            return false;
+        };
         !self.has("ancestor")
             || self.ancestors.contains(&details.image_id)
             || self.ancestor_names().contains(&view.record.image)
@@ -132,10 +170,18 @@ impl Filters {
 /// A status by its name.
 fn parse_status(text: &str) -> Result<ContainerStatus> {
     use ContainerStatus as S;
-    [S::Created, S::Running, S::Paused, S::Restarting, S::Removing, S::Exited, S::Dead]
-        .into_iter()
-        .find(|status| status.as_str() == text)
-        .ok_or_else(|| Error::invalid(format!("invalid filter 'status={text}'")))
+    [
+        S::Created,
+        S::Running,
+        S::Paused,
+        S::Restarting,
+        S::Removing,
+        S::Exited,
+        S::Dead,
+    ]
+    .into_iter()
+    .find(|status| status.as_str() == text)
+    .ok_or_else(|| Error::invalid(format!("invalid filter 'status={text}'")))
 }
 
 /// docker takes a regular expression; what people write are names, parts of
@@ -166,47 +212,76 @@ fn label_matches(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
 }
 
 fn network_matches(view: &View, wanted: &str) -> bool {
-    let Some(details) = view.details() else { return false };
+    let Some(details) = view.details() else {
+        return false;
+    };
     match NetworkMode::parse(&details.options.network_mode) {
         Ok(NetworkMode::Host) => wanted == "host",
         Ok(NetworkMode::None) => wanted == "none",
         Ok(NetworkMode::Named(name)) => {
-            wanted == name || (name.is_empty() && wanted == "bridge") || details.options.networks.contains_key(wanted)
+            wanted == name
+                || (name.is_empty() && wanted == "bridge")
+                || details.options.networks.contains_key(wanted)
         }
         Ok(NetworkMode::Container(_)) | Err(_) => false,
     }
 }
 
 fn volume_matches(view: &View, wanted: &str) -> bool {
-    let Some(details) = view.details() else { return false };
+    let Some(details) = view.details() else {
+        return false;
+    };
     let options = &details.options;
-    options.mounts.iter().any(|mount| mount.source == wanted || mount.target == wanted)
+    options
+        .mounts
+        .iter()
+        .any(|mount| mount.source == wanted || mount.target == wanted)
         || options.volumes.iter().any(|path| path == wanted)
-        || options.binds.iter().any(|bind| bind.split(':').take(2).any(|part| part == wanted))
+        || options
+            .binds
+            .iter()
+            .any(|bind| bind.split(':').take(2).any(|part| part == wanted))
 }
 
 /// "80", "80/tcp", "8000-8080/udp".
 fn port_matches(view: &View, wanted: &str, published: bool) -> bool {
-    let Some(details) = view.details() else { return false };
+    let Some(details) = view.details() else {
+        return false;
+    };
     let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else { return false };
+    let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
+        return false;
+    };
     let options = &details.options;
     let bound = options.ports.iter().any(|port| {
-        (first..=last).contains(&port.container_port) && (port.protocol.is_empty() || port.protocol == protocol)
+        (first..=last).contains(&port.container_port)
+            && (port.protocol.is_empty() || port.protocol == protocol)
     });
     if published || bound {
         return bound;
     }
-    details.config.exposed_ports.iter().chain(&options.exposed_ports).any(|exposed| {
-        let (port, of) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
-        of == protocol && port.parse().is_ok_and(|port: u32| (first..=last).contains(&port))
-    })
+    details
+        .config
+        .exposed_ports
+        .iter()
+        .chain(&options.exposed_ports)
+        .any(|exposed| {
+            let (port, of) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
+            of == protocol
+                && port
+                    .parse()
+                    .is_ok_and(|port: u32| (first..=last).contains(&port))
+        })
 }
 
 /// "10m", "1h30m", a Unix time, or RFC 3339.
 fn parse_until(text: &str) -> Result<Timestamp> {
-    let wrong = || Error::invalid(format!("invalid filter 'until={text}': use 10m, 1h30m, a Unix time or RFC 3339"));
+    let wrong = || {
+        Error::invalid(format!(
+            "invalid filter 'until={text}': use 10m, 1h30m, a Unix time or RFC 3339"
+        ))
+    };
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
@@ -237,8 +312,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused() {
-        let filter = Filter { key: "colour".to_owned(), value: "red".to_owned() };
-        let error = Filters::list(std::slice::from_ref(&filter), &Index::default(), "default").unwrap_err();
+        let filter = Filter {
+            key: "colour".to_owned(),
+            value: "red".to_owned(),
+        };
+        let error =
+            Filters::list(std::slice::from_ref(&filter), &Index::default(), "default").unwrap_err();
         assert!(error.to_string().contains("colour"));
         assert!(Filters::prune(&[filter]).is_err());
     }
@@ -247,7 +326,10 @@ mod tests {
     fn times() {
         assert!(parse_until("1h30m").unwrap() < Timestamp::now());
         assert_eq!(parse_until("5").unwrap().as_second(), 5);
-        assert_eq!(parse_until("2026-01-01T00:00:00Z").unwrap().as_second(), 1_767_225_600);
+        assert_eq!(
+            parse_until("2026-01-01T00:00:00Z").unwrap().as_second(),
+            1_767_225_600
+        );
         assert!(parse_until("soon").is_err());
     }
 }

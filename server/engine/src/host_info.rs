@@ -32,7 +32,11 @@ impl HostFacts {
 
     /// Limits that this host enforces.
     pub fn limits(&self) -> Vec<String> {
-        self.limit_facts().into_iter().filter(|(_, here)| *here).map(|(name, _)| name.to_owned()).collect()
+        self.limit_facts()
+            .into_iter()
+            .filter(|(_, here)| *here)
+            .map(|(name, _)| name.to_owned())
+            .collect()
     }
 
     /// What this host can't do and a container may ask for.
@@ -41,7 +45,8 @@ impl HostFacts {
             .into_iter()
             .filter(|(name, here)| {
                 // cgroup v2 has no switch for the OOM killer: not a lack.
-                !*here && !(*name == "oom-kill-disable" && self.cgroup.mode == CgroupMode::V2)
+                let lacks = *name != "oom-kill-disable" || self.cgroup.mode != CgroupMode::V2;
+                !*here && lacks
             })
             .map(|(name, _)| format!("WARNING: No {name} limit support"))
             .collect()
@@ -55,6 +60,10 @@ impl HostFacts {
             (self.selinux, "name=selinux"),
             (true, "name=cgroupns"),
         ];
-        options.into_iter().filter(|(here, _)| *here).map(|(_, name)| name.to_owned()).collect()
+        options
+            .into_iter()
+            .filter(|(here, _)| *here)
+            .map(|(_, name)| name.to_owned())
+            .collect()
     }
 }

@@ -8,7 +8,11 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{Error, Kind, Result, actor::{Command, Reply}, view::View};
+use crate::{
+    Error, Kind, Result,
+    actor::{Command, Reply},
+    view::View,
+};
 
 /// A way to a container: its actor's mailbox and what it publishes.
 #[derive(Debug, Clone)]
@@ -32,7 +36,10 @@ impl Handle {
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let gone = || Error::not_found(format!("No such container: {}", self.id));
         let (reply, answer) = oneshot::channel();
-        self.mailbox.send(command(reply)).await.map_err(|_| gone())?;
+        self.mailbox
+            .send(command(reply))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -64,13 +71,20 @@ impl Index {
     /// Holds `name` for a container `id` that is being made.
     pub(crate) fn reserve(self: &Arc<Self>, ns: &str, name: &str, id: &str) -> Result<Reservation> {
         if self.contains(ns, id) {
-            return Err(Error::already_exists(format!("container {id} exists already; give another id or none")));
+            return Err(Error::already_exists(format!(
+                "container {id} exists already; give another id or none"
+            )));
         }
         self.reserve_for(ns, name, id)
     }
 
     /// Holds `name` for a container `id` that exists.
-    pub(crate) fn reserve_for(self: &Arc<Self>, ns: &str, name: &str, id: &str) -> Result<Reservation> {
+    pub(crate) fn reserve_for(
+        self: &Arc<Self>,
+        ns: &str,
+        name: &str,
+        id: &str,
+    ) -> Result<Reservation> {
         let mut spaces = self.lock();
         let space = spaces.entry(ns.to_owned()).or_default();
         if let Some(owner) = space.names.get(name) {
@@ -84,7 +98,12 @@ impl Index {
         }
         space.names.insert(name.to_owned(), id.to_owned());
         drop(spaces);
-        Ok(Reservation { index: Arc::clone(self), ns: ns.to_owned(), name: name.to_owned(), kept: false })
+        Ok(Reservation {
+            index: Arc::clone(self),
+            ns: ns.to_owned(),
+            name: name.to_owned(),
+            kept: false,
+        })
     }
 
     /// Makes a container known.
@@ -128,12 +147,19 @@ impl Index {
             return Ok(handle.clone());
         }
         let name = reference.strip_prefix('/').unwrap_or(reference);
-        if let Some(handle) = space.names.get(name).and_then(|id| space.by_id.get(id.as_str())) {
+        if let Some(handle) = space
+            .names
+            .get(name)
+            .and_then(|id| space.by_id.get(id.as_str()))
+        {
             return Ok(handle.clone());
         }
         let mut matching = space
             .by_id
-            .range::<str, _>((std::ops::Bound::Included(reference), std::ops::Bound::Unbounded))
+            .range::<str, _>((
+                std::ops::Bound::Included(reference),
+                std::ops::Bound::Unbounded,
+            ))
             .take_while(|(id, _)| id.starts_with(reference));
         match (matching.next(), matching.next()) {
             (Some((_, handle)), None) => Ok(handle.clone()),
@@ -146,12 +172,18 @@ impl Index {
 
     /// The containers of a namespace, in no order that means anything.
     pub(crate) fn list(&self, ns: &str) -> Vec<Handle> {
-        self.lock().get(ns).map(|space| space.by_id.values().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .get(ns)
+            .map(|space| space.by_id.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// All containers of all namespaces.
     pub(crate) fn all(&self) -> Vec<Handle> {
-        self.lock().values().flat_map(|space| space.by_id.values().cloned()).collect()
+        self.lock()
+            .values()
+            .flat_map(|space| space.by_id.values().cloned())
+            .collect()
     }
 
     /// Namespaces that have containers, in order.
@@ -168,7 +200,9 @@ impl Index {
 
     /// Whether there is a container of this id.
     pub(crate) fn contains(&self, ns: &str, id: &str) -> bool {
-        self.lock().get(ns).is_some_and(|space| space.by_id.contains_key(id))
+        self.lock()
+            .get(ns)
+            .is_some_and(|space| space.by_id.contains_key(id))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Space>> {

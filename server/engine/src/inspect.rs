@@ -11,8 +11,8 @@ use crate::{
     model::{Container, ContainerDetails, ContainerUsage, MountPoint},
     shared::Shared,
     shim::Bundle,
-    view::View,
     spec,
+    view::View,
 };
 
 /// A container in short form.
@@ -40,7 +40,9 @@ pub(crate) fn container(shared: &Shared, view: &View) -> Container {
 }
 
 fn mounts(shared: &Shared, view: &View) -> Vec<MountPoint> {
-    let Some(details) = view.details() else { return Vec::new() };
+    let Some(details) = view.details() else {
+        return Vec::new();
+    };
     let options = &details.options;
     let none = options.mounts.is_empty()
         && options.binds.is_empty()
@@ -79,12 +81,23 @@ async fn sizes(shared: &Shared, ns: &str, view: &View) -> Result<(u64, u64)> {
 }
 
 /// Everything known about a container.
-pub(crate) async fn details(shared: &Arc<Shared>, handle: &Handle, view: &View, size: bool) -> Result<ContainerDetails> {
-    let short = if size { with_sizes(shared, handle, view).await? } else { container(shared, view) };
+pub(crate) async fn details(
+    shared: &Arc<Shared>,
+    handle: &Handle,
+    view: &View,
+    size: bool,
+) -> Result<ContainerDetails> {
+    let short = if size {
+        with_sizes(shared, handle, view).await?
+    } else {
+        container(shared, view)
+    };
     let details = view.details().cloned().unwrap_or_default();
     let bundle = Bundle::of(&shared.config.state, &handle.ns, &handle.id);
     let spec_json = if view.run.is_some() {
-        tokio::fs::read(bundle.dir.join("config.json")).await.unwrap_or_default()
+        tokio::fs::read(bundle.dir.join("config.json"))
+            .await
+            .unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -133,13 +146,20 @@ fn driver_data(shared: &Shared, ns: &str, view: &View, bundle: &Path) -> BTreeMa
         data.insert(name.to_owned(), value.to_owned());
     }
     if !data.is_empty() && view.run.is_some() {
-        data.insert("MergedDir".to_owned(), bundle.join("rootfs").to_string_lossy().into_owned());
+        data.insert(
+            "MergedDir".to_owned(),
+            bundle.join("rootfs").to_string_lossy().into_owned(),
+        );
     }
     data
 }
 
 /// The details now, and again on each change until the container is gone.
-pub(crate) fn watch(shared: Arc<Shared>, handle: Handle, size: bool) -> BoxStream<'static, Result<ContainerDetails>> {
+pub(crate) fn watch(
+    shared: Arc<Shared>,
+    handle: Handle,
+    size: bool,
+) -> BoxStream<'static, Result<ContainerDetails>> {
     Box::pin(try_stream! {
         let mut changes = handle.view.clone();
         loop {
@@ -164,10 +184,20 @@ pub(crate) fn watch(shared: Arc<Shared>, handle: Handle, size: bool) -> BoxStrea
 pub(crate) async fn usage(shared: &Shared, handle: &Handle) -> Result<ContainerUsage> {
     let view = handle.now();
     let snapshots = shared.images.snapshots(&view.record.snapshotter)?;
-    let writable = snapshots.usage(&handle.ns, &view.record.snapshot_key).await?.size;
-    let log_path = view.details().map(|details| details.log_path.clone()).unwrap_or_default();
+    let writable = snapshots
+        .usage(&handle.ns, &view.record.snapshot_key)
+        .await?
+        .size;
+    let log_path = view
+        .details()
+        .map(|details| details.log_path.clone())
+        .unwrap_or_default();
     let logs = tokio::task::spawn_blocking(move || {
-        if log_path.is_empty() { 0 } else { crate::logs::size(Path::new(&log_path)) }
+        if log_path.is_empty() {
+            0
+        } else {
+            crate::logs::size(Path::new(&log_path))
+        }
     });
     Ok(ContainerUsage {
         id: handle.id.to_string(),

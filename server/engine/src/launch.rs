@@ -4,7 +4,12 @@
 //! The shim is spawned before its spec is written: it starts up meanwhile,
 //! and the socket takes the first call as soon as it listens.
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use davit_store::table::container::{ContainerRecord, Details};
 use jiff::Timestamp;
@@ -46,12 +51,24 @@ pub(crate) async fn launch(shared: &Arc<Shared>, launch: Launch) -> Result<Launc
     let prepared = prepare(shared, &launch, &bundle).await;
     let outcome = match prepared {
         Ok(prepared) => run(shared, launch, &bundle, prepared).await,
-        Err((error, shim_pid)) => Err(Failed { error, ns: launch.ns, record: launch.record, shim_pid }),
+        Err((error, shim_pid)) => Err(Failed {
+            error,
+            ns: launch.ns,
+            record: launch.record,
+            shim_pid,
+        }),
     };
     match outcome {
         Ok(launched) => Ok(launched),
         Err(failed) => {
-            undo(shared, &failed.ns, &failed.record.id, &bundle, failed.shim_pid).await;
+            undo(
+                shared,
+                &failed.ns,
+                &failed.record.id,
+                &bundle,
+                failed.shim_pid,
+            )
+            .await;
             Err(failed.error)
         }
     }
@@ -83,14 +100,25 @@ async fn prepare(
     let work = tokio::task::spawn_blocking(move || {
         bundle.make().map_err(|error| (error, None))?;
         fail::fail_point!("engine.start.after-bundle");
-        let shim_pid = shared.launcher.spawn(&ns, &record.id, &bundle).map_err(|error| (error, None))?;
+        let shim_pid = shared
+            .launcher
+            .spawn(&ns, &record.id, &bundle)
+            .map_err(|error| (error, None))?;
         fail::fail_point!("engine.start.after-spawn");
         let made = write_spec(&shared, &ns, &record, &bundle, &namespaces);
         let (task, warnings) = made.map_err(|error| (error, Some(shim_pid)))?;
-        Ok(Prepared { shim_pid, task, warnings })
+        Ok(Prepared {
+            shim_pid,
+            task,
+            warnings,
+        })
     });
     work.await.unwrap_or_else(|panic| {
-        Err((Error::internal("the preparation of a start panicked; this is a bug").with_source(panic), None))
+        Err((
+            Error::internal("the preparation of a start panicked; this is a bug")
+                .with_source(panic),
+            None,
+        ))
     })
 }
 
@@ -103,11 +131,23 @@ fn donors(shared: &Shared, ns: &str, record: &ContainerRecord) -> Result<Namespa
     let mut found = Namespaces::new();
     for (kind, name) in wanted.containers {
         let donor = shared.index.find(ns, &name)?.now();
-        let pid = donor.is_running().then(|| donor.run.as_ref().map(|run| run.pid())).flatten();
+        let pid = donor
+            .is_running()
+            .then(|| donor.run.as_ref().map(|run| run.pid()))
+            .flatten();
         let pid = pid.ok_or_else(|| {
-            Error::new(Kind::Conflict, format!("cannot join {} namespace of a non running container: {name}", kind.file_name()))
+            Error::new(
+                Kind::Conflict,
+                format!(
+                    "cannot join {} namespace of a non running container: {name}",
+                    kind.file_name()
+                ),
+            )
         })?;
-        found.insert(kind, PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file_name())));
+        found.insert(
+            kind,
+            PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file_name())),
+        );
     }
     Ok(found)
 }
@@ -134,8 +174,9 @@ fn write_spec(
         sources: &BTreeMap::new(),
     };
     let built = spec::build(&inputs, &start)?;
-    let bytes = serde_json::to_vec(&built.spec)
-        .map_err(|error| Error::internal(format!("cannot encode the spec of {}", record.id)).with_source(error))?;
+    let bytes = serde_json::to_vec(&built.spec).map_err(|error| {
+        Error::internal(format!("cannot encode the spec of {}", record.id)).with_source(error)
+    })?;
     bundle.write_config(&bytes)?;
     fail::fail_point!("engine.start.after-spec");
     let options = serde_json::json!({
@@ -147,10 +188,18 @@ fn write_spec(
         bundle: bundle.dir.to_string_lossy().into_owned(),
         rootfs: mounts
             .into_iter()
-            .map(|mount| RootMount { kind: mount.kind, source: mount.source, options: mount.options })
+            .map(|mount| RootMount {
+                kind: mount.kind,
+                source: mount.source,
+                options: mount.options,
+            })
             .collect(),
         terminal: details.options.tty,
-        stdin: if details.options.open_stdin { "davit://".to_owned() } else { String::new() },
+        stdin: if details.options.open_stdin {
+            "davit://".to_owned()
+        } else {
+            String::new()
+        },
         stdout: LogOptions::of(&shared.config, &details.options.log)?.uri(&details.log_path),
         options: options.to_string().into_bytes(),
     };
@@ -159,16 +208,25 @@ fn write_spec(
 
 /// The generated files below /etc: the container's own, or those of the one
 /// whose network it shares.
-fn etc_files(shared: &Shared, ns: &str, details: &Details, inputs: &spec::Inputs<'_>) -> Result<spec::etc::EtcFiles> {
+fn etc_files(
+    shared: &Shared,
+    ns: &str,
+    details: &Details,
+    inputs: &spec::Inputs<'_>,
+) -> Result<spec::etc::EtcFiles> {
     let network = spec::NetworkMode::parse(&details.options.network_mode)?;
     if let spec::NetworkMode::Container(donor) = &network {
         let donor = shared.index.find(ns, donor)?.now();
-        let dir = donor.details().map(|details| details.dir.clone()).unwrap_or_default();
+        let dir = donor
+            .details()
+            .map(|details| details.dir.clone())
+            .unwrap_or_default();
         return Ok(spec::etc::EtcFiles::in_dir(Path::new(&dir)));
     }
     let hostname = spec::plan(inputs)?.hostname;
     let dir = Path::new(&details.dir);
-    std::fs::create_dir_all(dir).map_err(|error| Error::io(format!("cannot make {}", dir.display()), error))?;
+    std::fs::create_dir_all(dir)
+        .map_err(|error| Error::io(format!("cannot make {}", dir.display()), error))?;
     spec::etc::write(dir, &hostname, &details.options, &network, &[])
 }
 
@@ -178,12 +236,22 @@ async fn run(
     bundle: &Bundle,
     prepared: Prepared,
 ) -> Result<Launched, Failed> {
-    let Launch { ns, record, waiting, backoff } = launch;
+    let Launch {
+        ns,
+        record,
+        waiting,
+        backoff,
+    } = launch;
     let shim_pid = prepared.shim_pid;
     let warnings = prepared.warnings.clone();
     match start(shared, (&ns, &record), waiting, backoff, bundle, prepared).await {
         Ok(run) => Ok(Launched { run, warnings }),
-        Err(error) => Err(Failed { error, ns, record, shim_pid: Some(shim_pid) }),
+        Err(error) => Err(Failed {
+            error,
+            ns,
+            record,
+            shim_pid: Some(shim_pid),
+        }),
     }
 }
 
@@ -197,7 +265,10 @@ async fn start(
 ) -> Result<Arc<Run>> {
     let details = details(record)?;
     let client = Client::connect(&bundle.socket, ns, &record.id, shared.deadlines())?;
-    let pid = client.create(prepared.task).await.map_err(|error| explain(error, bundle))?;
+    let pid = client
+        .create(prepared.task)
+        .await
+        .map_err(|error| explain(error, bundle))?;
     fail::fail_point!("engine.start.after-create");
     let started_at = Timestamp::now();
     let run = Arc::new(Run::new(NewRun {
@@ -226,14 +297,20 @@ async fn start(
     {
         tracing::debug!(container = %record.id, error = %error.chain(), "cannot set the terminal's size yet");
     }
-    client.start("").await.map_err(|error| explain(error, bundle))?;
+    client
+        .start("")
+        .await
+        .map_err(|error| explain(error, bundle))?;
     fail::fail_point!("engine.start.after-start");
     Ok(run)
 }
 
 /// Lets the sessions that waited connect before the first byte is written.
 async fn connect_sessions(waiting: Vec<Waiting>, run: &Arc<Run>) {
-    let connected = waiting.into_iter().filter_map(|session| session.go(Arc::clone(run))).collect::<Vec<_>>();
+    let connected = waiting
+        .into_iter()
+        .filter_map(|session| session.go(Arc::clone(run)))
+        .collect::<Vec<_>>();
     if !connected.is_empty() {
         let all = futures::future::join_all(connected);
         let _ = tokio::time::timeout(SESSIONS_WITHIN, all).await;
@@ -264,7 +341,11 @@ async fn undo(shared: &Shared, ns: &str, id: &str, bundle: &Bundle, shim_pid: Op
             let _ = client.shutdown().await;
         }
         shared.end_shim(pid, bundle).await;
-        if let Err(error) = shared.launcher.delete(ns, id, bundle, shared.config.start_deadline).await {
+        if let Err(error) = shared
+            .launcher
+            .delete(ns, id, bundle, shared.config.start_deadline)
+            .await
+        {
             tracing::warn!(container = id, error = %error.chain(), "cleaning up after a failed start");
         }
     }
@@ -274,8 +355,10 @@ async fn undo(shared: &Shared, ns: &str, id: &str, bundle: &Bundle, shim_pid: Op
 }
 
 fn details(record: &ContainerRecord) -> Result<&Details> {
-    record
-        .details
-        .as_deref()
-        .ok_or_else(|| Error::internal(format!("the record of container {} has no details", record.id)))
+    record.details.as_deref().ok_or_else(|| {
+        Error::internal(format!(
+            "the record of container {} has no details",
+            record.id
+        ))
+    })
 }

@@ -64,7 +64,10 @@ impl Engine {
     /// restart policies want is started. Needs a tokio runtime.
     pub async fn open(config: EngineConfig, store: Store, images: Images) -> Result<Self> {
         let host = spec::HostFacts::detect()?;
-        let defaults = spec::Defaults { cgroup_parent: config.cgroup_parent.clone(), ..Default::default() };
+        let defaults = spec::Defaults {
+            cgroup_parent: config.cgroup_parent.clone(),
+            ..Default::default()
+        };
         let shared = Arc::new(Shared::new(config, store, images, host, defaults)?);
         recovery::recover(&shared).await?;
         Ok(Self { shared })

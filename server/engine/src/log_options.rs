@@ -2,7 +2,7 @@
 
 use davit_store::options::LogConfig;
 
-use crate::{Error, EngineConfig, Result};
+use crate::{EngineConfig, Error, Result};
 
 /// Where output goes, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +31,12 @@ impl LogOptions {
                 "max-size" => max_size = size(value).ok_or_else(wrong)?,
                 "max-file" => max_file = value.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?,
                 // Accepted by docker's driver; they change nothing here.
-                "labels" | "env" | "env-regex" | "labels-regex" | "tag" | "compress" | "mode" | "max-buffer-size" => {}
+                "labels" | "env" | "env-regex" | "labels-regex" | "tag" | "compress" | "mode"
+                | "max-buffer-size" => {}
                 other => {
-                    return Err(Error::invalid(format!("unknown log opt '{other}' for json-file log driver")));
+                    return Err(Error::invalid(format!(
+                        "unknown log opt '{other}' for json-file log driver"
+                    )));
                 }
             }
         }
@@ -45,7 +48,10 @@ impl LogOptions {
         match self {
             Self::None => "davit://".to_owned(),
             Self::JsonFile { max_size, max_file } => {
-                format!("davit://{}?max-size={max_size}&max-file={max_file}", escaped(path))
+                format!(
+                    "davit://{}?max-size={max_size}&max-file={max_file}",
+                    escaped(path)
+                )
             }
         }
     }
@@ -55,7 +61,9 @@ impl LogOptions {
 fn escaped(path: &str) -> String {
     path.bytes()
         .map(|byte| match byte {
-            b'/' | b'-' | b'_' | b'.' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => char::from(byte).to_string(),
+            b'/' | b'-' | b'_' | b'.' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02x}"),
         })
         .collect()
@@ -75,7 +83,11 @@ fn size(text: &str) -> Option<u64> {
         b'g' => (text.strip_suffix('g')?, 1 << 30),
         _ => (text, 1u64),
     };
-    digits.parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
+    digits
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(factor)
+        .filter(|bytes| *bytes > 0)
 }
 
 #[cfg(test)]
@@ -85,7 +97,10 @@ mod tests {
     fn of(driver: &str, options: &[(&str, &str)]) -> Result<LogOptions> {
         let log = LogConfig {
             driver: driver.to_owned(),
-            options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            options: options
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         };
         LogOptions::of(&EngineConfig::new("/r", "/s", "/shim"), &log)
     }
@@ -94,7 +109,10 @@ mod tests {
     fn options_are_read() {
         let json = |max_size, max_file| LogOptions::JsonFile { max_size, max_file };
         assert_eq!(of("", &[]).unwrap(), json(20 << 20, 5));
-        assert_eq!(of("json-file", &[("max-size", "10k"), ("max-file", "2")]).unwrap(), json(10 << 10, 2));
+        assert_eq!(
+            of("json-file", &[("max-size", "10k"), ("max-file", "2")]).unwrap(),
+            json(10 << 10, 2)
+        );
         assert_eq!(of("none", &[]).unwrap(), LogOptions::None);
         for (driver, options) in [
             ("syslog", &[][..]),
@@ -105,7 +123,13 @@ mod tests {
         ] {
             assert!(of(driver, options).is_err(), "{driver} {options:?}");
         }
-        assert_eq!(json(1024, 3).uri("/l/a.log"), "davit:///l/a.log?max-size=1024&max-file=3");
-        assert_eq!(json(1, 1).uri("/l x/a?"), "davit:///l%20x/a%3f?max-size=1&max-file=1");
+        assert_eq!(
+            json(1024, 3).uri("/l/a.log"),
+            "davit:///l/a.log?max-size=1024&max-file=3"
+        );
+        assert_eq!(
+            json(1, 1).uri("/l x/a?"),
+            "davit:///l%20x/a%3f?max-size=1&max-file=1"
+        );
     }
 }

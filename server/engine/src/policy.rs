@@ -31,7 +31,9 @@ impl Restart {
             "" | "no" => Self::No,
             "always" => Self::Always,
             "unless-stopped" => Self::UnlessStopped,
-            "on-failure" => Self::OnFailure { at_most: u32::try_from(count).ok().filter(|count| *count > 0) },
+            "on-failure" => Self::OnFailure {
+                at_most: u32::try_from(count).ok().filter(|count| *count > 0),
+            },
             other => {
                 return Err(Error::invalid(format!(
                     "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
@@ -40,7 +42,9 @@ impl Restart {
             }
         };
         if count < 0 {
-            return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
+            return Err(Error::invalid(
+                "invalid restart policy: maximum retry count cannot be negative",
+            ));
         }
         if count > 0 && !matches!(parsed, Self::OnFailure { .. }) {
             return Err(Error::invalid(
@@ -85,9 +89,15 @@ pub(crate) fn after_end(policy: Restart, ended: Ended) -> Next {
             }
         };
     if again {
-        return Next::Restart { after: backoff(ended.last_backoff, ended.ran) };
+        return Next::Restart {
+            after: backoff(ended.last_backoff, ended.ran),
+        };
     }
-    if ended.auto_remove { Next::Remove } else { Next::Stay }
+    if ended.auto_remove {
+        Next::Remove
+    } else {
+        Next::Stay
+    }
 }
 
 /// The pause before the next restart.
@@ -159,8 +169,14 @@ pub(crate) fn admit(call: Call, status: ContainerStatus, id: &str) -> Result<Ver
                 return Ok(Verdict::Go);
             }
             let (state, hint) = match status {
-                S::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
-                _ => (status.as_str(), "stop the container before removal or force remove"),
+                S::Paused => (
+                    "paused",
+                    "unpause and then stop the container before removal or force remove",
+                ),
+                _ => (
+                    status.as_str(),
+                    "stop the container before removal or force remove",
+                ),
             };
             conflict(format!(
                 "cannot remove container \"{id}\": container is {state}: {hint}"
@@ -177,9 +193,9 @@ pub(crate) fn admit(call: Call, status: ContainerStatus, id: &str) -> Result<Ver
         (Call::Stop, S::Running | S::Paused | S::Restarting) => Ok(Verdict::Go),
         (Call::Stop, S::Created | S::Exited) => Ok(Verdict::Already),
         (Call::Kill, S::Running | S::Paused) => Ok(Verdict::Go),
-        (Call::Kill, S::Restarting | S::Created | S::Exited) => {
-            conflict(format!("cannot kill container: {id}: container {id} is not running"))
-        }
+        (Call::Kill, S::Restarting | S::Created | S::Exited) => conflict(format!(
+            "cannot kill container: {id}: container {id} is not running"
+        )),
         (Call::Pause, S::Running) => Ok(Verdict::Go),
         (Call::Pause, S::Paused) => conflict(format!("container {id} is already paused")),
         (Call::Pause, S::Restarting) => conflict(format!(
@@ -211,7 +227,10 @@ mod tests {
     use super::*;
 
     fn policy(name: &str, count: i32) -> Result<Restart> {
-        Restart::parse(&RestartPolicy { name: name.to_owned(), maximum_retry_count: count })
+        Restart::parse(&RestartPolicy {
+            name: name.to_owned(),
+            maximum_retry_count: count,
+        })
     }
 
     fn ended(exit_code: i32) -> Ended {
@@ -228,10 +247,25 @@ mod tests {
     #[test]
     fn policies_are_checked() {
         assert_eq!(policy("", 0).unwrap(), Restart::No);
-        assert_eq!(policy("on-failure", 3).unwrap(), Restart::OnFailure { at_most: Some(3) });
-        assert_eq!(policy("on-failure", 0).unwrap(), Restart::OnFailure { at_most: None });
-        for (name, count) in [("sometimes", 0), ("always", 1), ("on-failure", -1), ("no", 2)] {
-            assert_eq!(policy(name, count).unwrap_err().kind(), Kind::InvalidArgument, "{name}:{count}");
+        assert_eq!(
+            policy("on-failure", 3).unwrap(),
+            Restart::OnFailure { at_most: Some(3) }
+        );
+        assert_eq!(
+            policy("on-failure", 0).unwrap(),
+            Restart::OnFailure { at_most: None }
+        );
+        for (name, count) in [
+            ("sometimes", 0),
+            ("always", 1),
+            ("on-failure", -1),
+            ("no", 2),
+        ] {
+            assert_eq!(
+                policy(name, count).unwrap_err().kind(),
+                Kind::InvalidArgument,
+                "{name}:{count}"
+            );
         }
     }
 
@@ -242,19 +276,42 @@ mod tests {
             assert!(!restart(Restart::No, ended(code)));
             assert!(restart(Restart::Always, ended(code)));
             assert!(restart(Restart::UnlessStopped, ended(code)));
-            assert_eq!(restart(Restart::OnFailure { at_most: None }, ended(code)), code != 0);
+            assert_eq!(
+                restart(Restart::OnFailure { at_most: None }, ended(code)),
+                code != 0
+            );
         }
-        let third = Ended { restarts: 3, ..ended(1) };
+        let third = Ended {
+            restarts: 3,
+            ..ended(1)
+        };
         assert!(!restart(Restart::OnFailure { at_most: Some(3) }, third));
         assert!(restart(Restart::OnFailure { at_most: Some(4) }, third));
     }
 
     #[test]
     fn a_stop_by_hand_ends_every_policy() {
-        for policy in [Restart::Always, Restart::UnlessStopped, Restart::OnFailure { at_most: None }] {
-            assert_eq!(after_end(policy, Ended { by_hand: true, ..ended(1) }), Next::Stay);
+        for policy in [
+            Restart::Always,
+            Restart::UnlessStopped,
+            Restart::OnFailure { at_most: None },
+        ] {
+            assert_eq!(
+                after_end(
+                    policy,
+                    Ended {
+                        by_hand: true,
+                        ..ended(1)
+                    }
+                ),
+                Next::Stay
+            );
         }
-        let gone = Ended { by_hand: true, auto_remove: true, ..ended(0) };
+        let gone = Ended {
+            by_hand: true,
+            auto_remove: true,
+            ..ended(0)
+        };
         assert_eq!(after_end(Restart::No, gone), Next::Remove);
     }
 
@@ -263,7 +320,13 @@ mod tests {
         let mut last = None;
         let mut pauses = Vec::new();
         for _ in 0..12 {
-            let Next::Restart { after } = after_end(Restart::Always, Ended { last_backoff: last, ..ended(1) }) else {
+            let Next::Restart { after } = after_end(
+                Restart::Always,
+                Ended {
+                    last_backoff: last,
+                    ..ended(1)
+                },
+            ) else {
                 panic!("always restarts");
             };
             pauses.push(after.as_millis());
@@ -271,32 +334,83 @@ mod tests {
         }
         assert_eq!(pauses[..4], [100, 200, 400, 800]);
         assert_eq!(pauses[9..], [51_200, 60_000, 60_000]);
-        let good = Ended { last_backoff: last, ran: GOOD_RUN, ..ended(1) };
-        assert_eq!(after_end(Restart::Always, good), Next::Restart { after: FIRST_BACKOFF });
+        let good = Ended {
+            last_backoff: last,
+            ran: GOOD_RUN,
+            ..ended(1)
+        };
+        assert_eq!(
+            after_end(Restart::Always, good),
+            Next::Restart {
+                after: FIRST_BACKOFF
+            }
+        );
     }
 
     #[test]
     fn boot_starts_what_ran_and_was_not_stopped() {
-        let found = Found { has_been_started: true, manually_stopped: false, exit_code: 255, restarts: 0 };
-        let stopped = Found { manually_stopped: true, ..found };
+        let found = Found {
+            has_been_started: true,
+            manually_stopped: false,
+            exit_code: 255,
+            restarts: 0,
+        };
+        let stopped = Found {
+            manually_stopped: true,
+            ..found
+        };
         assert!(start_on_boot(Restart::Always, stopped));
         assert!(start_on_boot(Restart::UnlessStopped, found));
         assert!(!start_on_boot(Restart::UnlessStopped, stopped));
         assert!(start_on_boot(Restart::OnFailure { at_most: None }, found));
-        assert!(!start_on_boot(Restart::OnFailure { at_most: None }, Found { exit_code: 0, ..found }));
+        assert!(!start_on_boot(
+            Restart::OnFailure { at_most: None },
+            Found {
+                exit_code: 0,
+                ..found
+            }
+        ));
         assert!(!start_on_boot(Restart::No, found));
-        assert!(!start_on_boot(Restart::Always, Found { has_been_started: false, ..found }));
+        assert!(!start_on_boot(
+            Restart::Always,
+            Found {
+                has_been_started: false,
+                ..found
+            }
+        ));
     }
 
     #[test]
     fn calls_repeat_without_harm() {
         use ContainerStatus as S;
-        assert_eq!(admit(Call::Start, S::Running, "x").unwrap(), Verdict::Already);
+        assert_eq!(
+            admit(Call::Start, S::Running, "x").unwrap(),
+            Verdict::Already
+        );
         assert_eq!(admit(Call::Stop, S::Exited, "x").unwrap(), Verdict::Already);
-        assert_eq!(admit(Call::Stop, S::Created, "x").unwrap(), Verdict::Already);
-        assert_eq!(admit(Call::Start, S::Paused, "x").unwrap_err().kind(), Kind::FailedPrecondition);
-        assert_eq!(admit(Call::Remove { force: false }, S::Running, "x").unwrap_err().kind(), Kind::Conflict);
-        assert_eq!(admit(Call::Remove { force: false }, S::Dead, "x").unwrap(), Verdict::Go);
-        assert!(admit(Call::Exec, S::Exited, "x").unwrap_err().to_string().contains("is not running"));
+        assert_eq!(
+            admit(Call::Stop, S::Created, "x").unwrap(),
+            Verdict::Already
+        );
+        assert_eq!(
+            admit(Call::Start, S::Paused, "x").unwrap_err().kind(),
+            Kind::FailedPrecondition
+        );
+        assert_eq!(
+            admit(Call::Remove { force: false }, S::Running, "x")
+                .unwrap_err()
+                .kind(),
+            Kind::Conflict
+        );
+        assert_eq!(
+            admit(Call::Remove { force: false }, S::Dead, "x").unwrap(),
+            Verdict::Go
+        );
+        assert!(
+            admit(Call::Exec, S::Exited, "x")
+                .unwrap_err()
+                .to_string()
+                .contains("is not running")
+        );
     }
 }

@@ -15,16 +15,26 @@ use crate::{
 };
 
 /// Removes the containers of a namespace that have ended or never ran.
-pub(crate) async fn prune(shared: &Arc<Shared>, ns: &str, filters: &[Filter], dry_run: bool) -> Result<Pruned> {
+pub(crate) async fn prune(
+    shared: &Arc<Shared>,
+    ns: &str,
+    filters: &[Filter],
+    dry_run: bool,
+) -> Result<Pruned> {
     let filters = Filters::prune(filters)?;
     let mut pruned = Pruned::default();
     for handle in shared.index.list(ns) {
         let view = handle.now();
-        let idle = matches!(view.status, ContainerStatus::Created | ContainerStatus::Exited | ContainerStatus::Dead);
+        let idle = matches!(
+            view.status,
+            ContainerStatus::Created | ContainerStatus::Exited | ContainerStatus::Dead
+        );
         if !idle || !filters.pass(&handle, &view) {
             continue;
         }
-        let size = inspect::usage(shared, &handle).await.map_or(0, |usage| usage.writable + usage.logs);
+        let size = inspect::usage(shared, &handle)
+            .await
+            .map_or(0, |usage| usage.writable + usage.logs);
         if !dry_run && !remove(&handle).await? {
             continue;
         }
@@ -37,7 +47,12 @@ pub(crate) async fn prune(shared: &Arc<Shared>, ns: &str, filters: &[Filter], dr
 /// False when it was started or removed meanwhile.
 async fn remove(handle: &Handle) -> Result<bool> {
     let (reply, answer) = oneshot::channel();
-    if handle.mailbox.send(Command::Remove(RemoveOptions::default(), reply)).await.is_err() {
+    if handle
+        .mailbox
+        .send(Command::Remove(RemoveOptions::default(), reply))
+        .await
+        .is_err()
+    {
         return Ok(false);
     }
     match answer.await {

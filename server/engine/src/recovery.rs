@@ -1,12 +1,7 @@
 //! What a daemon does first: finds what the last one left, finishes or undoes
 //! what was half done, and takes up what runs.
 
-use std::{
-    collections::HashSet,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use davit_store::table::{
     Containers, Intents, Meta,
@@ -39,7 +34,10 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
     restore_lost_records(shared)?;
     finish_intents(shared).await;
     let records = records(shared)?;
-    let known = records.iter().map(|(ns, record)| (ns.clone(), record.id.clone())).collect::<HashSet<_>>();
+    let known = records
+        .iter()
+        .map(|(ns, record)| (ns.clone(), record.id.clone()))
+        .collect::<HashSet<_>>();
     let mut revivals = JoinSet::new();
     for (ns, record) in records {
         let shared = Arc::clone(shared);
@@ -51,7 +49,9 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
     while let Some(joined) = revivals.join_next().await {
         match joined {
             Ok((ns, record, found)) => take_up(shared, &ns, record, found),
-            Err(panic) => tracing::error!(error = %panic, "the recovery of a container panicked; this is a bug"),
+            Err(panic) => {
+                tracing::error!(error = %panic, "the recovery of a container panicked; this is a bug")
+            }
         }
     }
     clear_orphans(shared, &known);
@@ -64,7 +64,12 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
 
 fn make_directories(shared: &Shared) -> Result<()> {
     let (root, state) = (&shared.config.root, &shared.config.state);
-    for directory in [root.join("containers"), state.join("shims"), state.join("s"), state.join("runtime-root")] {
+    for directory in [
+        root.join("containers"),
+        state.join("shims"),
+        state.join("s"),
+        state.join("runtime-root"),
+    ] {
         std::fs::create_dir_all(&directory)
             .map_err(|error| Error::io(format!("cannot make {}", directory.display()), error))?;
     }
@@ -87,7 +92,8 @@ fn forget_other_boot(shared: &Shared) -> Result<bool> {
         }
     }
     if before != now {
-        std::fs::write(&marker, &now).map_err(|error| Error::io(format!("cannot write {}", marker.display()), error))?;
+        std::fs::write(&marker, &now)
+            .map_err(|error| Error::io(format!("cannot write {}", marker.display()), error))?;
     }
     Ok(before != now)
 }
@@ -100,7 +106,9 @@ fn restore_lost_records(shared: &Shared) -> Result<()> {
         return Ok(());
     }
     for (ns, id, dir) in container_dirs(&shared.config.root) {
-        let Ok(bytes) = std::fs::read(dir.join(COPY)) else { continue };
+        let Ok(bytes) = std::fs::read(dir.join(COPY)) else {
+            continue;
+        };
         match serde_json::from_slice::<ContainerRecord>(&bytes) {
             Ok(mut record) if record.id == id && record.details.is_some() => {
                 if let Some(details) = record.details.as_deref_mut() {
@@ -108,13 +116,23 @@ fn restore_lost_records(shared: &Shared) -> Result<()> {
                     details.state.phase = Phase::Exited;
                     details.state.has_been_started = true;
                 }
-                shared.store.transaction(|tx| tx.put::<Containers>((&ns, &id), &record))?;
-                tracing::warn!(container = id, "a container was found on disk and recorded again");
+                shared
+                    .store
+                    .transaction(|tx| tx.put::<Containers>((&ns, &id), &record))?;
+                tracing::warn!(
+                    container = id,
+                    "a container was found on disk and recorded again"
+                );
             }
-            Ok(_) | Err(_) => tracing::warn!(dir = %dir.display(), "the copy of a container's record is broken"),
+            Ok(_) | Err(_) => {
+                tracing::warn!(dir = %dir.display(), "the copy of a container's record is broken")
+            }
         }
     }
-    let at = MetaRecord { text: Timestamp::now().to_string(), ..Default::default() };
+    let at = MetaRecord {
+        text: Timestamp::now().to_string(),
+        ..Default::default()
+    };
     shared.store.transaction(|tx| tx.put::<Meta>(OPENED, &at))
 }
 
@@ -127,14 +145,29 @@ async fn finish_intents(shared: &Shared) {
             return;
         }
     };
-    for (key, intent) in intents.into_iter().filter(|(_, intent)| intent.kind == create::INTENT) {
+    for (key, intent) in intents
+        .into_iter()
+        .filter(|(_, intent)| intent.kind == create::INTENT)
+    {
         let undone = async {
-            if !shared.store.contains::<Containers>((&intent.namespace, &intent.object))? {
+            if !shared
+                .store
+                .contains::<Containers>((&intent.namespace, &intent.object))?
+            {
                 let snapshotter = intent.data.get("snapshotter").map_or("", String::as_str);
                 let root = &shared.config.root;
-                create::erase(&shared.images, root, &intent.namespace, snapshotter, &intent.object).await?;
+                create::erase(
+                    &shared.images,
+                    root,
+                    &intent.namespace,
+                    snapshotter,
+                    &intent.object,
+                )
+                .await?;
             }
-            shared.store.transaction(|tx| tx.delete::<Intents>(&key).map(|_| ()))
+            shared
+                .store
+                .transaction(|tx| tx.delete::<Intents>(&key).map(|_| ()))
         };
         if let Err(error) = undone.await {
             tracing::warn!(intent = key, error = %error.chain(), "cannot undo it; the next start tries again");
@@ -150,7 +183,11 @@ fn records(shared: &Shared) -> Result<Vec<(String, ContainerRecord)>> {
             let ours = record.details.is_some();
             let right = record.id == *id && names::check_namespace(ns).is_ok();
             if ours && !right {
-                tracing::error!(ns, id, "a container's record does not fit its key; it is left alone");
+                tracing::error!(
+                    ns,
+                    id,
+                    "a container's record does not fit its key; it is left alone"
+                );
             }
             ours && right
         })
@@ -159,13 +196,26 @@ fn records(shared: &Shared) -> Result<Vec<(String, ContainerRecord)>> {
 }
 
 /// Finds out how a container stands.
-async fn revive(shared: &Arc<Shared>, ns: &str, record: &ContainerRecord, rebooted: bool) -> Revived {
+async fn revive(
+    shared: &Arc<Shared>,
+    ns: &str,
+    record: &ContainerRecord,
+    rebooted: bool,
+) -> Revived {
     let bundle = Bundle::of(&shared.config.state, ns, &record.id);
-    let facts = record.details.as_deref().map(|details| details.state.clone()).unwrap_or_default();
+    let facts = record
+        .details
+        .as_deref()
+        .map(|details| details.state.clone())
+        .unwrap_or_default();
     if !bundle.dir.exists() {
         return match facts.phase {
-            Phase::Running | Phase::Paused => Revived::Gone { reason: gone_reason(rebooted) },
-            Phase::Created | Phase::Restarting | Phase::Exited | Phase::Removing | Phase::Dead => Revived::Idle,
+            Phase::Running | Phase::Paused => Revived::Gone {
+                reason: gone_reason(rebooted),
+            },
+            Phase::Created | Phase::Restarting | Phase::Exited | Phase::Removing | Phase::Dead => {
+                Revived::Idle
+            }
         };
     }
     let Some(file) = bundle.read::<RunFile>("run.json") else {
@@ -179,7 +229,13 @@ async fn revive(shared: &Arc<Shared>, ns: &str, record: &ContainerRecord, reboot
     }
     let backoff = file.backoff_ms.map(Duration::from_millis);
     let from_file = |bundle: &Bundle| {
-        bundle.exit("").map(|exit| Ending::Exited { exit: Exit { code: exit.code, at: exit.at }, oom: exit.oom })
+        bundle.exit("").map(|exit| Ending::Exited {
+            exit: Exit {
+                code: exit.code,
+                at: exit.at,
+            },
+            oom: exit.oom,
+        })
     };
     let lost = |reason: String| Ending::Lost { reason };
     let client = match Client::connect(&bundle.socket, ns, &record.id, shared.deadlines()) {
@@ -187,7 +243,8 @@ async fn revive(shared: &Arc<Shared>, ns: &str, record: &ContainerRecord, reboot
         Err(error) => {
             // The socket's file may be gone while the shim lives.
             shared.end_shim(file.shim_pid, &bundle).await;
-            let ending = from_file(&bundle).unwrap_or_else(|| lost(format!("the shim is gone: {}", error.chain())));
+            let ending = from_file(&bundle)
+                .unwrap_or_else(|| lost(format!("the shim is gone: {}", error.chain())));
             return ended(shared, ns, record, &bundle, &file, None, ending, backoff).await;
         }
     };
@@ -195,23 +252,54 @@ async fn revive(shared: &Arc<Shared>, ns: &str, record: &ContainerRecord, reboot
     let new_run = |client| new_run(shared, ns, record, &bundle, &file, client);
     match state {
         Err(_) => {
-            tracing::warn!(container = record.id, "the shim has not answered; the container is taken to run on");
-            Revived::Running { run: Arc::new(new_run(client)), paused: facts.phase == Phase::Paused, backoff }
+            tracing::warn!(
+                container = record.id,
+                "the shim has not answered; the container is taken to run on"
+            );
+            Revived::Running {
+                run: Arc::new(new_run(client)),
+                paused: facts.phase == Phase::Paused,
+                backoff,
+            }
         }
         Ok(Ok(state)) if state.created => {
             abandon(shared, ns, &record.id, &bundle, Some(file.shim_pid)).await;
             Revived::Idle
         }
         Ok(Ok(state)) => match state.exit {
-            None => Revived::Running { run: Arc::new(new_run(client)), paused: state.paused, backoff },
+            None => Revived::Running {
+                run: Arc::new(new_run(client)),
+                paused: state.paused,
+                backoff,
+            },
             Some(exit) => {
                 let ending = from_file(&bundle).unwrap_or(Ending::Exited { exit, oom: false });
-                ended(shared, ns, record, &bundle, &file, Some(client), ending, backoff).await
+                ended(
+                    shared,
+                    ns,
+                    record,
+                    &bundle,
+                    &file,
+                    Some(client),
+                    ending,
+                    backoff,
+                )
+                .await
             }
         },
         Ok(Err(error)) => {
             let ending = from_file(&bundle).unwrap_or_else(|| lost(error.chain()));
-            ended(shared, ns, record, &bundle, &file, Some(client), ending, backoff).await
+            ended(
+                shared,
+                ns,
+                record,
+                &bundle,
+                &file,
+                Some(client),
+                ending,
+                backoff,
+            )
+            .await
         }
     }
 }
@@ -258,11 +346,21 @@ async fn ended(
     ending: Ending,
     backoff: Option<Duration>,
 ) -> Revived {
-    let facts = record.details.as_deref().map(|details| details.state.clone()).unwrap_or_default();
+    let facts = record
+        .details
+        .as_deref()
+        .map(|details| details.state.clone())
+        .unwrap_or_default();
     let recorded = match (&ending, facts.phase) {
-        (Ending::Exited { exit, .. }, Phase::Exited | Phase::Restarting) => facts.finished_at == Some(exit.at),
-        (Ending::Lost { .. }, Phase::Exited | Phase::Restarting) => facts.started_at == Some(file.started_at),
-        (_, Phase::Created | Phase::Running | Phase::Paused | Phase::Removing | Phase::Dead) => false,
+        (Ending::Exited { exit, .. }, Phase::Exited | Phase::Restarting) => {
+            facts.finished_at == Some(exit.at)
+        }
+        (Ending::Lost { .. }, Phase::Exited | Phase::Restarting) => {
+            facts.started_at == Some(file.started_at)
+        }
+        (_, Phase::Created | Phase::Running | Phase::Paused | Phase::Removing | Phase::Dead) => {
+            false
+        }
     };
     let Some(client) = client else {
         // No shim to talk to: a run over a socket that refuses would do, but
@@ -276,16 +374,27 @@ async fn ended(
             return Revived::Idle;
         }
         return match exit {
-            Some((exit, oom)) => Revived::Over { exit, oom, started_at: file.started_at, backoff },
+            Some((exit, oom)) => Revived::Over {
+                exit,
+                oom,
+                started_at: file.started_at,
+                backoff,
+            },
             None => Revived::Gone { reason },
         };
     };
     let run = Arc::new(new_run(shared, ns, record, bundle, file, client));
     if recorded {
-        shared.retire(&run, matches!(ending, Ending::Lost { .. })).await;
+        shared
+            .retire(&run, matches!(ending, Ending::Lost { .. }))
+            .await;
         return Revived::Idle;
     }
-    Revived::Ended { run, ending, backoff }
+    Revived::Ended {
+        run,
+        ending,
+        backoff,
+    }
 }
 
 /// Ends a run that never came to be, or whose container goes away.
@@ -293,7 +402,11 @@ async fn abandon(shared: &Shared, ns: &str, id: &str, bundle: &Bundle, shim_pid:
     for pid in shim_pid.into_iter().chain(bundle.shims()) {
         shared.end_shim(pid, bundle).await;
     }
-    if let Err(error) = shared.launcher.delete(ns, id, bundle, shared.config.start_deadline).await {
+    if let Err(error) = shared
+        .launcher
+        .delete(ns, id, bundle, shared.config.start_deadline)
+        .await
+    {
         tracing::warn!(container = id, error = %error.chain(), "cleaning up after a shim");
     }
     if let Err(error) = bundle.remove() {
@@ -303,8 +416,11 @@ async fn abandon(shared: &Shared, ns: &str, id: &str, bundle: &Bundle, shim_pid:
 
 fn take_up(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, found: Revived) {
     let details = record.details.as_deref();
-    let name = details.map(|details| details.name.clone()).unwrap_or_default();
-    let removing = details.is_some_and(|details| matches!(details.state.phase, Phase::Removing | Phase::Dead));
+    let name = details
+        .map(|details| details.name.clone())
+        .unwrap_or_default();
+    let removing =
+        details.is_some_and(|details| matches!(details.state.phase, Phase::Removing | Phase::Dead));
     let run = match &found {
         Revived::Running { run, .. } => Some(Arc::clone(run)),
         Revived::Idle | Revived::Ended { .. } | Revived::Over { .. } | Revived::Gone { .. } => None,
@@ -314,7 +430,9 @@ fn take_up(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, found: Reviv
         // earlier daemon; both stay reachable by id.
         match shared.index.reserve_for(ns, &name, &record.id) {
             Ok(reservation) => reservation.keep(),
-            Err(error) => tracing::error!(container = record.id, error = %error, "two containers have one name"),
+            Err(error) => {
+                tracing::error!(container = record.id, error = %error, "two containers have one name")
+            }
         }
     }
     let handle = actor::spawn(shared, ns, record, found);
@@ -349,14 +467,23 @@ fn container_dirs(root: &Path) -> Vec<(String, String, std::path::PathBuf)> {
 /// Names of directories two levels below `top`.
 fn pairs(top: &Path) -> Vec<(String, String)> {
     let list = |path: &Path| -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(path) else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect()
     };
-    list(top).into_iter().flat_map(|ns| list(&top.join(&ns)).into_iter().map(move |id| (ns.clone(), id))).collect()
+    list(top)
+        .into_iter()
+        .flat_map(|ns| {
+            list(&top.join(&ns))
+                .into_iter()
+                .map(move |id| (ns.clone(), id))
+        })
+        .collect()
 }
 
 /// Removes, in the background, what belongs to no container.
@@ -364,13 +491,24 @@ fn clear_orphans(shared: &Arc<Shared>, known: &HashSet<(String, String)>) {
     let unknown = |ns: &str, id: &str| !known.contains(&(ns.to_owned(), id.to_owned()));
     for (ns, id, bundle) in bundles(&shared.config.state) {
         if unknown(&ns, &id) {
-            tracing::warn!(ns, id, "a shim's bundle belongs to no container; it is ended and removed");
+            tracing::warn!(
+                ns,
+                id,
+                "a shim's bundle belongs to no container; it is ended and removed"
+            );
             let shared = Arc::clone(shared);
             tokio::spawn(async move { abandon(&shared, &ns, &id, &bundle, None).await });
         }
     }
-    let sockets = bundles(&shared.config.state).into_iter().map(|(_, _, bundle)| bundle.socket).collect::<HashSet<_>>();
-    for entry in std::fs::read_dir(shared.config.state.join("s")).into_iter().flatten().flatten() {
+    let sockets = bundles(&shared.config.state)
+        .into_iter()
+        .map(|(_, _, bundle)| bundle.socket)
+        .collect::<HashSet<_>>();
+    for entry in std::fs::read_dir(shared.config.state.join("s"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         if !sockets.contains(&entry.path()) {
             let _ = std::fs::remove_file(entry.path());
         }
@@ -386,16 +524,24 @@ fn clear_orphans(shared: &Arc<Shared>, known: &HashSet<(String, String)>) {
 
 /// Writable layers that no container has: made, and not recorded.
 fn clear_snapshots(shared: &Arc<Shared>, known: &HashSet<(String, String)>) {
-    let spaces = known.iter().map(|(ns, _)| ns.clone()).collect::<HashSet<_>>();
+    let spaces = known
+        .iter()
+        .map(|(ns, _)| ns.clone())
+        .collect::<HashSet<_>>();
     for ns in spaces {
-        let found = shared.images.snapshots(&shared.config.snapshotter).and_then(|all| all.walk(&ns));
+        let found = shared
+            .images
+            .snapshots(&shared.config.snapshotter)
+            .and_then(|all| all.walk(&ns));
         let Ok(found) = found else { continue };
         for snapshot in found {
             let owner = snapshot.labels.get(create::LABEL);
             if owner.is_some_and(|id| !known.contains(&(ns.clone(), id.clone()))) {
                 let (shared, ns) = (Arc::clone(shared), ns.clone());
                 tokio::spawn(async move {
-                    let Ok(snapshots) = shared.images.snapshots(&shared.config.snapshotter) else { return };
+                    let Ok(snapshots) = shared.images.snapshots(&shared.config.snapshotter) else {
+                        return;
+                    };
                     if let Err(error) = snapshots.remove(&ns, &snapshot.key).await {
                         tracing::warn!(snapshot = snapshot.key, error = %error.chain(), "cannot remove it");
                     }
@@ -422,7 +568,10 @@ pub async fn check(
         if let Err(error) = snapshot
             && error.kind() == Kind::NotFound
         {
-            problems.push(format!("{ns}/{id}: its writable layer {} is gone", record.snapshot_key));
+            problems.push(format!(
+                "{ns}/{id}: its writable layer {} is gone",
+                record.snapshot_key
+            ));
         }
     }
     for (ns, id, bundle) in bundles(&config.state) {
@@ -435,15 +584,21 @@ pub async fn check(
     }
     for (ns, id, dir) in container_dirs(&config.root) {
         if !known.contains(&(ns.clone(), id.clone())) {
-            problems.push(format!("{ns}/{id}: a directory of no container at {}", dir.display()));
+            problems.push(format!(
+                "{ns}/{id}: a directory of no container at {}",
+                dir.display()
+            ));
             if repair && names::is_id(&id) {
-                std::fs::remove_dir_all(&dir)
-                    .map_err(|error| Error::io(format!("cannot remove {}", dir.display()), error))?;
+                std::fs::remove_dir_all(&dir).map_err(|error| {
+                    Error::io(format!("cannot remove {}", dir.display()), error)
+                })?;
             }
         }
     }
     for (key, _) in store.scan::<Intents>(())? {
-        problems.push(format!("{key}: was begun and not finished; davitd does it when it starts"));
+        problems.push(format!(
+            "{key}: was begun and not finished; davitd does it when it starts"
+        ));
     }
     Ok(problems)
 }

@@ -36,7 +36,13 @@ impl Waiting {
     pub(crate) fn new() -> (Self, Gate) {
         let (go, run) = oneshot::channel();
         let (sender, connected) = oneshot::channel();
-        (Self { go, connected }, Gate { run, connected: sender })
+        (
+            Self { go, connected },
+            Gate {
+                run,
+                connected: sender,
+            },
+        )
     }
 
     /// Lets the session connect to `run`; what comes back tells when it has.
@@ -106,7 +112,10 @@ pub(crate) async fn open(run: &Run, connect: &Connect) -> Result<Connected> {
 impl Streams {
     /// Carries input and output until one side ends.
     pub(crate) async fn pump(mut self, connected: Connected, ends: &mut Ends) -> Stop {
-        let Connected { mut reader, mut writer } = connected;
+        let Connected {
+            mut reader,
+            mut writer,
+        } = connected;
         let output = ends.output.clone();
         let outward = outward(&mut reader, &output);
         let inward = self.inward(&mut writer, &mut ends.input);
@@ -122,7 +131,11 @@ impl Streams {
         stop
     }
 
-    async fn inward(&mut self, writer: &mut FrameWriter, input: &mut mpsc::Receiver<Input>) -> Stop {
+    async fn inward(
+        &mut self,
+        writer: &mut FrameWriter,
+        input: &mut mpsc::Receiver<Input>,
+    ) -> Stop {
         while let Some(next) = input.recv().await {
             let written = match next {
                 Input::Stdin(_) if !self.connect.stdin => Ok(()),
@@ -163,7 +176,9 @@ async fn outward(reader: &mut FrameReader, output: &mpsc::Sender<Result<Output>>
             Ok(None) => return Stop::Ended(None),
             Ok(Some(Frame::Lagged { dropped })) => Err(Error::new(
                 Kind::ResourceExhausted,
-                format!("this reader was too slow; {dropped} bytes of output were not sent (they are in the log)"),
+                format!(
+                    "this reader was too slow; {dropped} bytes of output were not sent (they are in the log)"
+                ),
             )),
             Err(error) => Err(error),
         };
@@ -180,22 +195,31 @@ pub(crate) async fn recorded_end(run: &Run, code: Option<i32>) -> Result<ExitSta
     let recorded = tokio::time::timeout(LEARNT_WITHIN, run.recorded()).await;
     match (recorded, code) {
         (Ok(Some(exit)), _) => Ok(exit),
-        (Ok(None) | Err(_), Some(exit_code)) => {
-            Ok(ExitStatus { exit_code, exited_at: None, error: String::new(), oom_killed: false })
-        }
-        (Ok(None) | Err(_), None) => {
-            Err(Error::new(Kind::Unavailable, format!("the streams of container {} broke off", run.id)))
-        }
+        (Ok(None) | Err(_), Some(exit_code)) => Ok(ExitStatus {
+            exit_code,
+            exited_at: None,
+            error: String::new(),
+            oom_killed: false,
+        }),
+        (Ok(None) | Err(_), None) => Err(Error::new(
+            Kind::Unavailable,
+            format!("the streams of container {} broke off", run.id),
+        )),
     }
 }
 
 /// Sends an event about the container to its actor.
 pub(crate) async fn tell(handle: &Handle, draft: Draft) {
     // An actor that is gone has no events.
-    let _ = handle.mailbox.send(crate::actor::Command::Event(draft)).await;
+    let _ = handle
+        .mailbox
+        .send(crate::actor::Command::Event(draft))
+        .await;
 }
 
 /// The event of a terminal's new size.
 pub(crate) fn resized(size: &davit_store::options::TerminalSize) -> Draft {
-    Draft::new("resize").with("height", size.height).with("width", size.width)
+    Draft::new("resize")
+        .with("height", size.height)
+        .with("width", size.width)
 }

@@ -102,8 +102,13 @@ impl Shared {
     pub(crate) async fn close(&self) {
         self.closing.cancel();
         self.tasks.close();
-        if tokio::time::timeout(CLOSED_WITHIN, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some containers' tasks are still busy; the next daemon takes up what they were at");
+        if tokio::time::timeout(CLOSED_WITHIN, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "some containers' tasks are still busy; the next daemon takes up what they were at"
+            );
         }
     }
 
@@ -113,11 +118,19 @@ impl Shared {
     }
 
     pub(crate) fn deadlines(&self) -> Deadlines {
-        Deadlines { call: self.config.shim_deadline, start: self.config.start_deadline }
+        Deadlines {
+            call: self.config.shim_deadline,
+            start: self.config.start_deadline,
+        }
     }
 
     /// Writes a record that exists, with events; gives the last one's number.
-    pub(crate) fn write(&self, ns: &str, record: &ContainerRecord, events: Vec<NewEvent>) -> Result<Option<u64>> {
+    pub(crate) fn write(
+        &self,
+        ns: &str,
+        record: &ContainerRecord,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<u64>> {
         self.store.transaction(|tx| {
             tx.put::<Containers>((ns, record.id.as_str()), record)?;
             let mut last = None;
@@ -131,7 +144,9 @@ impl Shared {
     /// Writes the copy of a record from which a lost store is made again. Not
     /// worth failing for.
     pub(crate) async fn copy_record(&self, record: &ContainerRecord) {
-        let Some(details) = record.details.as_deref() else { return };
+        let Some(details) = record.details.as_deref() else {
+            return;
+        };
         let path = std::path::Path::new(&details.dir).join(COPY);
         let written = match serde_json::to_vec(record) {
             Ok(bytes) => tokio::fs::write(&path, bytes).await,
@@ -148,7 +163,12 @@ impl Shared {
     }
 
     /// Deletes a record, with its last event.
-    pub(crate) fn forget(&self, ns: &str, record: &ContainerRecord, event: NewEvent) -> Result<u64> {
+    pub(crate) fn forget(
+        &self,
+        ns: &str,
+        record: &ContainerRecord,
+        event: NewEvent,
+    ) -> Result<u64> {
         self.store.transaction(|tx| {
             tx.delete::<Containers>((ns, record.id.as_str()))?;
             tx.event(event)
@@ -157,7 +177,11 @@ impl Shared {
 
     /// What the shim is told to run containers with: "" for the built-in one.
     pub(crate) fn runtime_path(&self, runtime: &str) -> Result<String> {
-        let name = if runtime.is_empty() { self.config.default_runtime.as_str() } else { runtime };
+        let name = if runtime.is_empty() {
+            self.config.default_runtime.as_str()
+        } else {
+            runtime
+        };
         if name == "builtin" {
             return Ok(String::new());
         }
@@ -167,7 +191,12 @@ impl Shared {
         let path = self.config.runtimes.get(name).ok_or_else(|| {
             Error::invalid(format!(
                 "unknown or invalid runtime name: {name}; configured are builtin, {}",
-                self.config.runtimes.keys().cloned().collect::<Vec<_>>().join(", ")
+                self.config
+                    .runtimes
+                    .keys()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ))
         })?;
         Ok(path.to_string_lossy().into_owned())
@@ -180,19 +209,39 @@ impl Shared {
         options: &'a ContainerOptions,
         image: &'a ImageConfig,
     ) -> spec::Inputs<'a> {
-        spec::Inputs { id, options, image, host: &self.host, defaults: &self.defaults }
+        spec::Inputs {
+            id,
+            options,
+            image,
+            host: &self.host,
+            defaults: &self.defaults,
+        }
     }
 
     /// The process of an exec, OCI, JSON.
-    pub(crate) async fn exec_process(&self, handle: &Handle, run: &Run, options: &ExecOptions) -> Result<Vec<u8>> {
+    pub(crate) async fn exec_process(
+        &self,
+        handle: &Handle,
+        run: &Run,
+        options: &ExecOptions,
+    ) -> Result<Vec<u8>> {
         let view = handle.now();
-        let (bundle, pid, options, host) = (run.bundle.clone(), run.pid(), options.clone(), self.host.clone());
+        let (bundle, pid, options, host) = (
+            run.bundle.clone(),
+            run.pid(),
+            options.clone(),
+            self.host.clone(),
+        );
         let work = move || {
-            let spec: oci_spec::runtime::Spec = bundle
-                .read("config.json")
-                .ok_or_else(|| Error::internal(format!("the spec in {} is gone or broken", bundle.dir.display())))?;
+            let spec: oci_spec::runtime::Spec = bundle.read("config.json").ok_or_else(|| {
+                Error::internal(format!(
+                    "the spec in {} is gone or broken",
+                    bundle.dir.display()
+                ))
+            })?;
             let root = format!("/proc/{pid}/root");
-            let rootfs = std::fs::File::open(&root).map_err(|error| Error::io(format!("cannot open {root}"), error))?;
+            let rootfs = std::fs::File::open(&root)
+                .map_err(|error| Error::io(format!("cannot open {root}"), error))?;
             let details = view.details().cloned().unwrap_or_default();
             let process = spec::exec_process(&spec::ExecInputs {
                 options: &options,
@@ -202,12 +251,14 @@ impl Shared {
                 group_add: &details.options.group_add,
                 host: &host,
             })?;
-            serde_json::to_vec(&process)
-                .map_err(|error| Error::internal("cannot encode the process of an exec").with_source(error))
+            serde_json::to_vec(&process).map_err(|error| {
+                Error::internal("cannot encode the process of an exec").with_source(error)
+            })
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|panic| Error::internal("making the process of an exec panicked; this is a bug").with_source(panic))?
+        tokio::task::spawn_blocking(work).await.map_err(|panic| {
+            Error::internal("making the process of an exec panicked; this is a bug")
+                .with_source(panic)
+        })?
     }
 
     /// Ends what a run left: the shim's record of the exit, the shim, the
@@ -220,8 +271,10 @@ impl Shared {
         if !clean {
             self.end_shim(run.shim_pid, &run.bundle).await;
             if run.bundle.dir.exists()
-                && let Err(error) =
-                    self.launcher.delete(&run.ns, &run.id, &run.bundle, self.config.start_deadline).await
+                && let Err(error) = self
+                    .launcher
+                    .delete(&run.ns, &run.id, &run.bundle, self.config.start_deadline)
+                    .await
             {
                 tracing::warn!(container = %run.id, error = %error.chain(), "cannot clean up after a shim");
             }
@@ -253,7 +306,9 @@ impl Shared {
     /// Kills a shim that should be gone, if the process of that id still is
     /// the shim of this bundle, and waits for its end.
     pub(crate) async fn end_shim(&self, pid: u32, bundle: &Bundle) {
-        let Some(process) = bundle.shim_process(pid) else { return };
+        let Some(process) = bundle.shim_process(pid) else {
+            return;
+        };
         if let Err(error) = process.kill() {
             tracing::warn!(pid, %error, "cannot kill a shim");
         }

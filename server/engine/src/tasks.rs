@@ -50,24 +50,43 @@ impl Tasks {
     }
 
     /// Sends the stop signal, waits, then kills; returns when it has ended.
-    pub async fn stop(&self, ns: &str, container: &str, options: StopOptions) -> Result<StopResponse> {
-        self.find(ns, container)?.ask(|reply| Command::Stop(options, reply)).await
+    pub async fn stop(
+        &self,
+        ns: &str,
+        container: &str,
+        options: StopOptions,
+    ) -> Result<StopResponse> {
+        self.find(ns, container)?
+            .ask(|reply| Command::Stop(options, reply))
+            .await
     }
 
     /// Stop and Start; a stopped container is started. Gives the new pid.
     pub async fn restart(&self, ns: &str, container: &str, options: StopOptions) -> Result<u32> {
-        self.find(ns, container)?.ask(|reply| Command::Restart(options, reply)).await
+        self.find(ns, container)?
+            .ask(|reply| Command::Restart(options, reply))
+            .await
     }
 
     /// Sends a signal to the first process, to all, or to an exec.
     pub async fn kill(&self, ns: &str, container: &str, options: KillOptions) -> Result<()> {
         if options.exec_id.is_empty() {
-            return self.find(ns, container)?.ask(|reply| Command::Kill(options, reply)).await;
+            return self
+                .find(ns, container)?
+                .ask(|reply| Command::Kill(options, reply))
+                .await;
         }
         let exec = self.shared().execs.get(ns, &options.exec_id)?;
-        let signal = if options.signal.is_empty() { 9 } else { signal::parse(&options.signal)? };
+        let signal = if options.signal.is_empty() {
+            9
+        } else {
+            signal::parse(&options.signal)?
+        };
         if !matches!(exec.state(), ExecState::Running { .. }) {
-            return Err(Error::new(Kind::Conflict, format!("exec {} is not running", exec.id)));
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("exec {} is not running", exec.id),
+            ));
         }
         let run = running(&self.find(ns, &exec.container)?)?;
         run.client().kill(&exec.id, signal, false).await
@@ -90,7 +109,12 @@ impl Tasks {
 
     /// Runs one more process in a running container, with its streams. `size`
     /// goes before the one in the options.
-    pub async fn exec(&self, ns: &str, target: ExecTarget, size: Option<TerminalSize>) -> Result<Session> {
+    pub async fn exec(
+        &self,
+        ns: &str,
+        target: ExecTarget,
+        size: Option<TerminalSize>,
+    ) -> Result<Session> {
         let exec = match target {
             ExecTarget::Prepared(id) => self.shared().execs.get(ns, &id)?,
             ExecTarget::New { container, options } => {
@@ -102,9 +126,17 @@ impl Tasks {
     }
 
     /// Prepares an exec without running it; gives its id.
-    pub async fn create_exec(&self, ns: &str, container: &str, options: ExecOptions) -> Result<String> {
+    pub async fn create_exec(
+        &self,
+        ns: &str,
+        container: &str,
+        options: ExecOptions,
+    ) -> Result<String> {
         let handle = self.find(ns, container)?;
-        Ok(exec::create(self.shared(), &handle, options).await?.id.clone())
+        Ok(exec::create(self.shared(), &handle, options)
+            .await?
+            .id
+            .clone())
     }
 
     /// Runs a prepared exec detached; gives its pid.
@@ -119,7 +151,12 @@ impl Tasks {
     }
 
     /// Connects to a container's streams, before or after its start.
-    pub async fn attach(&self, ns: &str, container: &str, options: AttachOptions) -> Result<Session> {
+    pub async fn attach(
+        &self,
+        ns: &str,
+        container: &str,
+        options: AttachOptions,
+    ) -> Result<Session> {
         attach::attach(self.shared(), self.find(ns, container)?, options).await
     }
 
@@ -135,10 +172,19 @@ impl Tasks {
 
     /// Sets the size of a container's terminal, or of an exec's when
     /// `exec_id` is not empty (then `container` may be empty).
-    pub async fn resize(&self, ns: &str, container: &str, exec_id: &str, size: TerminalSize) -> Result<()> {
+    pub async fn resize(
+        &self,
+        ns: &str,
+        container: &str,
+        exec_id: &str,
+        size: TerminalSize,
+    ) -> Result<()> {
         if exec_id.is_empty() {
             let handle = self.find(ns, container)?;
-            running(&handle)?.client().resize("", size.width, size.height).await?;
+            running(&handle)?
+                .client()
+                .resize("", size.width, size.height)
+                .await?;
             session::tell(&handle, session::resized(&size)).await;
             return Ok(());
         }
@@ -167,14 +213,26 @@ impl Tasks {
 
     /// Changes the limits of a running container until it stops; gives
     /// warnings.
-    pub async fn update(&self, ns: &str, container: &str, resources: Resources) -> Result<Vec<String>> {
+    pub async fn update(
+        &self,
+        ns: &str,
+        container: &str,
+        resources: Resources,
+    ) -> Result<Vec<String>> {
         let handle = self.find(ns, container)?;
         let run = running(&handle)?;
         let view = handle.now();
-        let options = view.details().map(|details| details.options.clone()).unwrap_or_default();
+        let options = view
+            .details()
+            .map(|details| details.options.clone())
+            .unwrap_or_default();
         let new = resources::merge(&options.resources, &resources);
-        let adapted =
-            resources::adapt(&new, options.oom_kill_disable, &self.shared().host, Occasion::Update)?;
+        let adapted = resources::adapt(
+            &new,
+            options.oom_kill_disable,
+            &self.shared().host,
+            Occasion::Update,
+        )?;
         let bytes = serde_json::to_vec(&adapted.to_spec()?)
             .map_err(|error| Error::internal("cannot encode limits").with_source(error))?;
         run.client().update(bytes).await?;
@@ -187,13 +245,21 @@ impl Tasks {
     pub async fn delete(&self, ns: &str, container: &str) -> Result<ExitStatus> {
         let handle = self.find(ns, container)?;
         if handle.now().is_running() {
-            return Err(Error::precondition(format!("container {} is running; stop it first", handle.id)));
+            return Err(Error::precondition(format!(
+                "container {} is running; stop it first",
+                handle.id
+            )));
         }
         let mut view = handle.view.clone();
-        let over = view.wait_for(|view| view.run.is_none() || view.is_running()).await;
+        let over = view
+            .wait_for(|view| view.run.is_none() || view.is_running())
+            .await;
         match over {
             Ok(view) => Ok(view.exit()),
-            Err(_) => Err(Error::not_found(format!("No such container: {}", handle.id))),
+            Err(_) => Err(Error::not_found(format!(
+                "No such container: {}",
+                handle.id
+            ))),
         }
     }
 }
@@ -201,7 +267,12 @@ impl Tasks {
 /// The shim of a container that runs.
 fn running(handle: &Handle) -> Result<Arc<crate::shim::Run>> {
     let view = handle.now();
-    let not_running = || Error::new(Kind::Conflict, format!("container {} is not running", handle.id));
+    let not_running = || {
+        Error::new(
+            Kind::Conflict,
+            format!("container {} is not running", handle.id),
+        )
+    };
     if !view.is_running() {
         policy::admit(Call::Exec, view.status, &handle.id)?;
         return Err(not_running());

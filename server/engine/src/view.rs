@@ -48,7 +48,9 @@ impl View {
 
     /// Facts of the last run.
     pub(crate) fn facts(&self) -> StateFacts {
-        self.details().map(|details| details.state.clone()).unwrap_or_default()
+        self.details()
+            .map(|details| details.state.clone())
+            .unwrap_or_default()
     }
 
     /// The name, without "/".
@@ -58,7 +60,10 @@ impl View {
 
     /// Whether a process runs, frozen or not.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.status, ContainerStatus::Running | ContainerStatus::Paused)
+        matches!(
+            self.status,
+            ContainerStatus::Running | ContainerStatus::Paused
+        )
     }
 
     /// Whether more output may come without anybody starting it.
@@ -82,8 +87,15 @@ impl View {
         let facts = self.facts();
         ContainerState {
             status: self.status,
-            pid: self.is_running().then(|| self.run.as_ref().map(|run| run.pid())).flatten(),
-            exit_code: if self.is_running() { 0 } else { facts.exit_code },
+            pid: self
+                .is_running()
+                .then(|| self.run.as_ref().map(|run| run.pid()))
+                .flatten(),
+            exit_code: if self.is_running() {
+                0
+            } else {
+                facts.exit_code
+            },
             error: facts.error,
             oom_killed: facts.oom_killed,
             started_at: facts.started_at,

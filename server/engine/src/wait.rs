@@ -1,7 +1,7 @@
 //! Waiting for the end of a container.
 
-use tokio::sync::watch;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 use crate::{
     Error, Result,
@@ -21,7 +21,11 @@ pub struct Waiter {
 impl Waiter {
     pub(crate) fn new(view: watch::Receiver<Arc<View>>, condition: WaitCondition) -> Self {
         let seen = view.borrow().ends;
-        Self { view, condition, seen }
+        Self {
+            view,
+            condition,
+            seen,
+        }
     }
 
     /// Returns when the condition is met.
@@ -39,7 +43,9 @@ impl Waiter {
         match exit {
             Some(exit) => Ok(exit),
             None if condition == WaitCondition::Removed => Ok(self.view.borrow().exit()),
-            None => Err(Error::not_found("the container is gone, or the daemon is stopping")),
+            None => Err(Error::not_found(
+                "the container is gone, or the daemon is stopping",
+            )),
         }
     }
 }

@@ -53,7 +53,9 @@ impl Shared {
             return Root::of_process(view.name(), pid);
         }
         let snapshots = self.images.snapshots(&view.record.snapshotter)?;
-        let tree = snapshots.open_tree(&handle.ns, &view.record.snapshot_key).await?;
+        let tree = snapshots
+            .open_tree(&handle.ns, &view.record.snapshot_key)
+            .await?;
         Ok(Root::of_tree(view.name(), tree, true))
     }
 
@@ -63,15 +65,32 @@ impl Shared {
         files::diff(snapshots, &handle.ns, &view.record.snapshot_key).await
     }
 
-    pub(crate) async fn copy_out(&self, handle: &Handle, path: &str) -> Result<(PathStat, TarStream)> {
+    pub(crate) async fn copy_out(
+        &self,
+        handle: &Handle,
+        path: &str,
+    ) -> Result<(PathStat, TarStream)> {
         let root = self.root(handle, &handle.now()).await?;
         let found = files::copy_out(root, path).await?;
-        session::tell(handle, Draft::new("copy").with("path", path).with("direction", "out")).await;
+        session::tell(
+            handle,
+            Draft::new("copy")
+                .with("path", path)
+                .with("direction", "out"),
+        )
+        .await;
         Ok(found)
     }
 
-    pub(crate) async fn copy_in(&self, handle: &Handle, options: CopyInOptions, tar: TarStream) -> Result<()> {
-        let event = Draft::new("copy").with("path", &options.path).with("direction", "in");
+    pub(crate) async fn copy_in(
+        &self,
+        handle: &Handle,
+        options: CopyInOptions,
+        tar: TarStream,
+    ) -> Result<()> {
+        let event = Draft::new("copy")
+            .with("path", &options.path)
+            .with("direction", "in");
         // Held over the work: a start would mount the same layer a second time.
         let mut _hold = None;
         let mut view = handle.now();
@@ -86,8 +105,12 @@ impl Shared {
             }
             None => {
                 let snapshots = self.images.snapshots(&view.record.snapshotter)?;
-                let tree = snapshots.open_tree_writable(&handle.ns, &view.record.snapshot_key).await?;
-                let read_only = view.details().is_some_and(|details| details.options.read_only);
+                let tree = snapshots
+                    .open_tree_writable(&handle.ns, &view.record.snapshot_key)
+                    .await?;
+                let read_only = view
+                    .details()
+                    .is_some_and(|details| details.options.read_only);
                 Root::of_tree(view.name(), tree, read_only)
             }
         };
@@ -118,7 +141,13 @@ impl Shared {
             }
         }
         let id = made?;
-        session::tell(handle, Draft::new("commit").with("imageID", &id).with("comment", comment)).await;
+        session::tell(
+            handle,
+            Draft::new("commit")
+                .with("imageID", &id)
+                .with("comment", comment),
+        )
+        .await;
         Ok(id)
     }
 
@@ -127,7 +156,9 @@ impl Shared {
         // volumes) is no part of the container's own file system.
         let view = handle.now();
         let snapshots = self.images.snapshots(&view.record.snapshotter)?;
-        let tree = snapshots.open_tree(&handle.ns, &view.record.snapshot_key).await?;
+        let tree = snapshots
+            .open_tree(&handle.ns, &view.record.snapshot_key)
+            .await?;
         let root = Root::of_tree(view.name(), tree, true);
         session::tell(handle, Draft::new("export")).await;
         Ok(files::export(root))
@@ -135,7 +166,9 @@ impl Shared {
 
     /// The container as something to measure; None when it does not run.
     fn subject(&self, view: &View) -> Result<Option<Subject>> {
-        let (Some(pid), Some(details)) = (view.state().pid, view.details()) else { return Ok(None) };
+        let (Some(pid), Some(details)) = (view.state().pid, view.details()) else {
+            return Ok(None);
+        };
         let id = view.record.id.clone();
         let plan = spec::plan(&self.inputs(&id, &details.options, &details.config))?;
         Ok(Some(Subject {
@@ -150,7 +183,10 @@ impl Shared {
     pub(crate) async fn processes(&self, handle: &Handle, ps_args: &str) -> Result<Processes> {
         let view = handle.now();
         let subject = self.subject(&view)?.ok_or_else(|| {
-            Error::new(Kind::Conflict, format!("container {} is not running", handle.id))
+            Error::new(
+                Kind::Conflict,
+                format!("container {} is not running", handle.id),
+            )
         })?;
         let found = processes::list(&self.host, &subject.measured(), ps_args).await?;
         session::tell(handle, Draft::new("top")).await;
@@ -159,7 +195,9 @@ impl Shared {
 
     /// One sample; an empty one when it does not run.
     async fn sample(self: &Arc<Self>, view: &View) -> Result<Stats> {
-        let Some(subject) = self.subject(view)? else { return Ok(idle(view)) };
+        let Some(subject) = self.subject(view)? else {
+            return Ok(idle(view));
+        };
         let shared = Arc::clone(self);
         match blocking(move || usage::sample(&shared.host, &subject.measured())).await {
             Err(error) if error.kind() == Kind::NotFound => Ok(idle(view)),
@@ -204,8 +242,10 @@ fn idle(view: &View) -> Stats {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|panic| Error::internal("looking into a container panicked; this is a bug").with_source(panic))?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| {
+        Error::internal("looking into a container panicked; this is a bug").with_source(panic)
+    })?
 }

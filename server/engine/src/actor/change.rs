@@ -14,15 +14,23 @@ use crate::{
 
 impl Actor {
     pub(super) async fn rename(&mut self, new_name: &str) -> Result<()> {
-        if matches!(self.status(), ContainerStatus::Removing | ContainerStatus::Dead) {
+        if matches!(
+            self.status(),
+            ContainerStatus::Removing | ContainerStatus::Dead
+        ) {
             return Err(self.gone());
         }
         let new_name = names::check(new_name)?.to_owned();
         let old_name = self.details().name;
         if new_name == old_name {
-            return Err(Error::invalid("Renaming a container with the same name as its current name"));
+            return Err(Error::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
         }
-        let reservation = self.shared.index.reserve_for(&self.ns, &new_name, &self.id)?;
+        let reservation = self
+            .shared
+            .index
+            .reserve_for(&self.ns, &new_name, &self.id)?;
         let old = format!("/{old_name}");
         self.commit(
             |record| {
@@ -33,14 +41,19 @@ impl Actor {
             vec![Draft::new("rename").with("oldName", old)],
         )?;
         reservation.keep();
-        self.shared.index.release_name(&self.ns, &old_name, &self.id);
+        self.shared
+            .index
+            .release_name(&self.ns, &old_name, &self.id);
         self.publish();
         self.shared.copy_record(&self.record).await;
         self.shared.store.durable().await
     }
 
     pub(super) async fn update(&mut self, request: UpdateContainerRequest) -> Result<Vec<String>> {
-        if matches!(self.status(), ContainerStatus::Removing | ContainerStatus::Dead) {
+        if matches!(
+            self.status(),
+            ContainerStatus::Removing | ContainerStatus::Dead
+        ) {
             return Err(Error::precondition(format!(
                 "container {} is marked for removal and cannot be \"update\"",
                 self.id
@@ -52,7 +65,10 @@ impl Actor {
         }
         let mut warnings = Vec::new();
         let resources = match &request.resources {
-            Some(changes) => Some(self.new_limits(&details.options.resources, changes, &mut warnings).await?),
+            Some(changes) => Some(
+                self.new_limits(&details.options.resources, changes, &mut warnings)
+                    .await?,
+            ),
             None => None,
         };
         self.commit(
@@ -64,7 +80,9 @@ impl Actor {
                         record.labels.insert(key.clone(), value.clone());
                     }
                 }
-                let Some(details) = record.details.as_deref_mut() else { return };
+                let Some(details) = record.details.as_deref_mut() else {
+                    return;
+                };
                 if let Some(resources) = resources {
                     details.options.resources = resources;
                 }
@@ -89,7 +107,8 @@ impl Actor {
     ) -> Result<Resources> {
         let oom_kill_disable = self.details().options.oom_kill_disable;
         let new = resources::merge(limits, changes);
-        let adapted = resources::adapt(&new, oom_kill_disable, &self.shared.host, Occasion::Update)?;
+        let adapted =
+            resources::adapt(&new, oom_kill_disable, &self.shared.host, Occasion::Update)?;
         warnings.extend(adapted.warnings.iter().cloned());
         if let State::Running(running) = &self.state {
             let bytes = serde_json::to_vec(&adapted.to_spec()?)
@@ -107,7 +126,9 @@ impl Actor {
 
 fn check_policy(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
     if Restart::parse(policy)? != Restart::No && auto_remove {
-        return Err(Error::invalid("Restart policy cannot be updated because AutoRemove is enabled for the container"));
+        return Err(Error::invalid(
+            "Restart policy cannot be updated because AutoRemove is enabled for the container",
+        ));
     }
     Ok(())
 }

@@ -28,18 +28,46 @@ impl Actor {
         if !matches!(&self.state, State::Running(running) if running.run.number == number) {
             return;
         }
-        let State::Running(running) = std::mem::replace(&mut self.state, State::Exited) else { return };
-        let Running { run, backoff, stopping, by_hand, then, watchers, paused: _ } = running;
+        let State::Running(running) = std::mem::replace(&mut self.state, State::Exited) else {
+            return;
+        };
+        let Running {
+            run,
+            backoff,
+            stopping,
+            by_hand,
+            then,
+            watchers,
+            paused: _,
+        } = running;
         drop(watchers);
         let lost = matches!(ending, Ending::Lost { .. });
         let end = match ending {
-            Ending::Exited { exit: Exit { code, at }, oom } => End { code, at, oom, error: String::new() },
-            Ending::Lost { reason } => End { code: 255, at: Timestamp::now(), oom: false, error: reason },
+            Ending::Exited {
+                exit: Exit { code, at },
+                oom,
+            } => End {
+                code,
+                at,
+                oom,
+                error: String::new(),
+            },
+            Ending::Lost { reason } => End {
+                code: 255,
+                at: Timestamp::now(),
+                oom: false,
+                error: reason,
+            },
         };
-        let ran = Duration::try_from(end.at.duration_since(run.started_at).max(SignedDuration::ZERO))
-            .unwrap_or(Duration::ZERO);
+        let ran = Duration::try_from(
+            end.at
+                .duration_since(run.started_at)
+                .max(SignedDuration::ZERO),
+        )
+        .unwrap_or(Duration::ZERO);
         let mut next = self.next(end.code, ran, by_hand, backoff);
-        if then.iter().any(|then| matches!(then, Then::Restart(_))) && matches!(next, Next::Remove) {
+        if then.iter().any(|then| matches!(then, Then::Restart(_))) && matches!(next, Next::Remove)
+        {
             // docker restarts such a container and removes it at its next end.
             next = Next::Stay;
         }
@@ -47,7 +75,10 @@ impl Actor {
         self.ends += 1;
         self.health = None;
         if let Next::Restart { after } = next {
-            self.state = State::Backoff { until: Instant::now() + after, pause: after };
+            self.state = State::Backoff {
+                until: Instant::now() + after,
+                pause: after,
+            };
         }
         self.publish();
         run.set_recorded(self.view.borrow().exit());
@@ -63,7 +94,9 @@ impl Actor {
         if end.oom {
             drafts.push(Draft::new("oom"));
         }
-        let mut die = Draft::new("die").with("exitCode", end.code).with("execDuration", ran.as_secs());
+        let mut die = Draft::new("die")
+            .with("exitCode", end.code)
+            .with("execDuration", ran.as_secs());
         if !end.error.is_empty() {
             die = die.with("error", &end.error);
         }
@@ -89,7 +122,13 @@ impl Actor {
     }
 
     /// What the policy wants after an end.
-    pub(super) fn next(&self, exit_code: i32, ran: Duration, by_hand: bool, last_backoff: Option<Duration>) -> Next {
+    pub(super) fn next(
+        &self,
+        exit_code: i32,
+        ran: Duration,
+        by_hand: bool,
+        last_backoff: Option<Duration>,
+    ) -> Next {
         let details = self.details();
         policy::after_end(
             self.restart_policy(),
@@ -109,8 +148,14 @@ impl Actor {
         match next {
             Next::Stay => self.publish(),
             Next::Restart { after } => {
-                self.state = State::Backoff { until: Instant::now() + after, pause: after };
-                self.note(|details| details.state.phase = Phase::Restarting, Vec::new());
+                self.state = State::Backoff {
+                    until: Instant::now() + after,
+                    pause: after,
+                };
+                self.note(
+                    |details| details.state.phase = Phase::Restarting,
+                    Vec::new(),
+                );
                 self.publish();
             }
             Next::Remove => self.remove_by_itself().await,
@@ -118,8 +163,9 @@ impl Actor {
     }
 
     async fn and_then(&mut self, rest: Vec<Then>, next: Next) {
-        let (restarts, removes): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|then| matches!(then, Then::Restart(_)));
+        let (restarts, removes): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .partition(|then| matches!(then, Then::Restart(_)));
         if !removes.is_empty() {
             for then in restarts {
                 if let Then::Restart(reply) = then {
@@ -171,7 +217,9 @@ fn stopped(then: Vec<Then>) -> Vec<Then> {
     for then in then {
         match then {
             Then::Stopped(reply) => {
-                let _ = reply.send(Ok(StopResponse { already_stopped: false }));
+                let _ = reply.send(Ok(StopResponse {
+                    already_stopped: false,
+                }));
             }
             Then::Restart(_) | Then::Remove(..) => rest.push(then),
         }

@@ -31,8 +31,8 @@ use crate::{
     health::Plan,
     index::Handle,
     model::{
-        ContainerStatus, Health, KillOptions, RemoveOptions, StartResponse, StopOptions, StopResponse,
-        UpdateContainerRequest,
+        ContainerStatus, Health, KillOptions, RemoveOptions, StartResponse, StopOptions,
+        StopResponse, UpdateContainerRequest,
     },
     session::Waiting,
     shared::Shared,
@@ -76,11 +76,17 @@ pub(crate) enum State {
     Created,
     Running(Running),
     /// Ended; it starts again at `until`.
-    Backoff { until: Instant, pause: Duration },
+    Backoff {
+        until: Instant,
+        pause: Duration,
+    },
     Exited,
     Removing,
     /// Its removal failed; tried again at `retry`.
-    Dead { retry: Instant, pause: Duration },
+    Dead {
+        retry: Instant,
+        pause: Duration,
+    },
 }
 
 /// A run under way.
@@ -159,7 +165,12 @@ pub(crate) struct Actor {
 }
 
 /// Starts the actor of a container and gives the way to it.
-pub(crate) fn spawn(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, found: Revived) -> Handle {
+pub(crate) fn spawn(
+    shared: &Arc<Shared>,
+    ns: &str,
+    record: ContainerRecord,
+    found: Revived,
+) -> Handle {
     let (sender, mailbox) = mpsc::channel(64);
     let id: Arc<str> = record.id.as_str().into();
     let ns: Arc<str> = ns.into();
@@ -186,7 +197,13 @@ pub(crate) fn spawn(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, fou
     actor.revive(found);
     actor.publish();
     shared.spawn_actor(actor.serve());
-    Handle { ns, id, mailbox: sender, view: receiver, files }
+    Handle {
+        ns,
+        id,
+        mailbox: sender,
+        view: receiver,
+        files,
+    }
 }
 
 enum Wake {
@@ -302,7 +319,11 @@ impl Actor {
 
     /// Writes the record, changed by `change`, with its events, in one
     /// transaction.
-    fn commit(&mut self, change: impl FnOnce(&mut ContainerRecord), drafts: Vec<Draft>) -> Result<()> {
+    fn commit(
+        &mut self,
+        change: impl FnOnce(&mut ContainerRecord),
+        drafts: Vec<Draft>,
+    ) -> Result<()> {
         let mut record = (*self.record).clone();
         change(&mut record);
         record.updated_at = jiff::Timestamp::now();
@@ -324,7 +345,10 @@ impl Actor {
     }
 
     fn write(&mut self, record: ContainerRecord, drafts: Vec<Draft>) -> Result<()> {
-        let events = drafts.into_iter().map(|draft| draft.about(&self.ns, &record)).collect();
+        let events = drafts
+            .into_iter()
+            .map(|draft| draft.about(&self.ns, &record))
+            .collect();
         if let Some(number) = self.shared.write(&self.ns, &record, events)? {
             self.event = number;
         }
@@ -360,7 +384,10 @@ impl Actor {
             return;
         }
         if changed {
-            self.tell(Draft::new(format!("health_status: {}", health.status.as_str())));
+            self.tell(Draft::new(format!(
+                "health_status: {}",
+                health.status.as_str()
+            )));
         }
         self.health = Some(health);
         self.publish();

@@ -19,13 +19,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Actor {
     pub(super) async fn remove_on_call(&mut self, options: RemoveOptions, reply: Reply<()>) {
-        if let Err(error) = policy::admit(Call::Remove { force: options.force }, self.status(), &self.id) {
+        if let Err(error) = policy::admit(
+            Call::Remove {
+                force: options.force,
+            },
+            self.status(),
+            &self.id,
+        ) {
             let _ = reply.send(Err(error));
             return;
         }
         match &self.state {
             State::Running(_) => self.kill_for_removal(options, reply).await,
-            State::Created | State::Exited | State::Backoff { .. } | State::Dead { .. } | State::Removing => {
+            State::Created
+            | State::Exited
+            | State::Backoff { .. }
+            | State::Dead { .. }
+            | State::Removing => {
                 self.remove_for(vec![Then::Remove(options, reply)]).await;
             }
         }
@@ -57,7 +67,10 @@ impl Actor {
         if let Err(error) = self.remove().await {
             tracing::warn!(container = %self.id, error = %error.chain(), "still cannot remove it");
             let pause = (pause * 2).min(LONGEST_PAUSE);
-            self.state = State::Dead { retry: Instant::now() + pause, pause };
+            self.state = State::Dead {
+                retry: Instant::now() + pause,
+                pause,
+            };
         }
     }
 
@@ -89,9 +102,15 @@ impl Actor {
                     Vec::new(),
                 );
                 let pause = policy::FIRST_BACKOFF;
-                self.state = State::Dead { retry: Instant::now() + pause, pause };
+                self.state = State::Dead {
+                    retry: Instant::now() + pause,
+                    pause,
+                };
                 self.publish();
-                Err(error.context(format!("cannot remove container {}; it is tried again", self.id)))
+                Err(error.context(format!(
+                    "cannot remove container {}; it is tried again",
+                    self.id
+                )))
             }
         }
     }
@@ -121,7 +140,11 @@ impl Actor {
             }
         }
         fail::fail_point!("engine.remove.after-dir");
-        self.event = shared.forget(&self.ns, &self.record, Draft::new("destroy").about(&self.ns, &self.record))?;
+        self.event = shared.forget(
+            &self.ns,
+            &self.record,
+            Draft::new("destroy").about(&self.ns, &self.record),
+        )?;
         shared.store.durable().await?;
         fail::fail_point!("engine.remove.after-record");
         self.removed = true;

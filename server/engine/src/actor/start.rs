@@ -23,12 +23,25 @@ pub(crate) enum Revived {
     /// It does not run; the record says how it stands.
     Idle,
     /// It runs on.
-    Running { run: Arc<Run>, paused: bool, backoff: Option<Duration> },
+    Running {
+        run: Arc<Run>,
+        paused: bool,
+        backoff: Option<Duration>,
+    },
     /// It ran, and ended while no daemon looked; the shim is still to be
     /// cleaned up.
-    Ended { run: Arc<Run>, ending: Ending, backoff: Option<Duration> },
+    Ended {
+        run: Arc<Run>,
+        ending: Ending,
+        backoff: Option<Duration>,
+    },
     /// It ran and ended, and the shim's exit file alone told how.
-    Over { exit: Exit, oom: bool, started_at: Timestamp, backoff: Option<Duration> },
+    Over {
+        exit: Exit,
+        oom: bool,
+        started_at: Timestamp,
+        backoff: Option<Duration>,
+    },
     /// It ran, and nothing of it is left but the record.
     Gone { reason: String },
 }
@@ -44,17 +57,28 @@ impl Actor {
             Revived::Idle => {
                 self.state = match self.details().state.phase {
                     Phase::Created => State::Created,
-                    Phase::Removing | Phase::Dead => {
-                        State::Dead { retry: Instant::now(), pause: policy::FIRST_BACKOFF }
+                    Phase::Removing | Phase::Dead => State::Dead {
+                        retry: Instant::now(),
+                        pause: policy::FIRST_BACKOFF,
+                    },
+                    Phase::Running | Phase::Paused | Phase::Restarting | Phase::Exited => {
+                        State::Exited
                     }
-                    Phase::Running | Phase::Paused | Phase::Restarting | Phase::Exited => State::Exited,
                 };
             }
-            Revived::Running { run, paused, backoff } => {
+            Revived::Running {
+                run,
+                paused,
+                backoff,
+            } => {
                 self.note_start(run.started_at, backoff);
                 self.take_up(run, paused, backoff, true);
             }
-            Revived::Ended { run, ending, backoff } => {
+            Revived::Ended {
+                run,
+                ending,
+                backoff,
+            } => {
                 let number = run.number;
                 self.note_start(run.started_at, backoff);
                 self.take_up(run, false, backoff, false);
@@ -63,7 +87,12 @@ impl Actor {
                     let _ = mailbox.try_send(Command::Ended(number, ending));
                 }
             }
-            Revived::Over { exit, oom, started_at, backoff } => {
+            Revived::Over {
+                exit,
+                oom,
+                started_at,
+                backoff,
+            } => {
                 self.note_start(started_at, backoff);
                 self.note_end(exit.code, exit.at, oom, String::new());
             }
@@ -81,7 +110,11 @@ impl Actor {
     /// Records an end that happened while no daemon looked.
     fn note_end(&mut self, code: i32, at: Timestamp, oom: bool, reason: String) {
         self.state = State::Exited;
-        let mut drafts = if oom { vec![Draft::new("oom")] } else { Vec::new() };
+        let mut drafts = if oom {
+            vec![Draft::new("oom")]
+        } else {
+            Vec::new()
+        };
         drafts.push(Draft::new("die").with("exitCode", code));
         self.note(
             |details| {
@@ -108,7 +141,11 @@ impl Actor {
                 state.error.clear();
                 state.oom_killed = false;
                 state.manually_stopped = false;
-                state.restart_count = if backoff.is_some() { state.restart_count + 1 } else { 0 };
+                state.restart_count = if backoff.is_some() {
+                    state.restart_count + 1
+                } else {
+                    0
+                };
             },
             vec![Draft::new("start")],
         );
@@ -137,12 +174,22 @@ impl Actor {
         if policy::admit(Call::Start, self.status(), &self.id)? == Verdict::Already {
             let pid = match &self.state {
                 State::Running(running) => running.run.pid(),
-                State::Created | State::Backoff { .. } | State::Exited | State::Removing | State::Dead { .. } => 0,
+                State::Created
+                | State::Backoff { .. }
+                | State::Exited
+                | State::Removing
+                | State::Dead { .. } => 0,
             };
-            return Ok(StartResponse { pid, already_running: true });
+            return Ok(StartResponse {
+                pid,
+                already_running: true,
+            });
         }
         let pid = self.start(None).await?;
-        Ok(StartResponse { pid, already_running: false })
+        Ok(StartResponse {
+            pid,
+            already_running: false,
+        })
     }
 
     /// Starts it by the restart policy, after `pause`. A failure counts as an
@@ -159,7 +206,10 @@ impl Actor {
         let Ok(_hold) = tokio::time::timeout(FILES_WITHIN, files.lock()).await else {
             return Err(Error::new(
                 Kind::Conflict,
-                format!("files are being copied into container {}; start it when that is done", self.id),
+                format!(
+                    "files are being copied into container {}; start it when that is done",
+                    self.id
+                ),
             ));
         };
         let launched = launch(
@@ -194,11 +244,20 @@ impl Actor {
     fn take_up(&mut self, run: Arc<Run>, paused: bool, backoff: Option<Duration>, alive: bool) {
         let mut watchers = Watchers::default();
         if alive {
-            watchers.add(self.shared.spawn(watch_end(Arc::clone(&run), self.myself.clone())));
+            watchers.add(
+                self.shared
+                    .spawn(watch_end(Arc::clone(&run), self.myself.clone())),
+            );
             if let Some(plan) = self.plan() {
                 let tracker: Tracker = run.bundle.read("health.json").unwrap_or_default();
                 self.health = Some(tracker.health());
-                let task = watch_health(Arc::clone(&self.shared), Arc::clone(&run), plan, tracker, self.myself.clone());
+                let task = watch_health(
+                    Arc::clone(&self.shared),
+                    Arc::clone(&run),
+                    plan,
+                    tracker,
+                    self.myself.clone(),
+                );
                 watchers.add(self.shared.spawn(task));
             }
         }
@@ -225,7 +284,11 @@ impl Actor {
         self.note(
             |details| {
                 let state = &mut details.state;
-                state.phase = if state.has_been_started { Phase::Exited } else { Phase::Created };
+                state.phase = if state.has_been_started {
+                    Phase::Exited
+                } else {
+                    Phase::Created
+                };
                 state.finished_at = state.has_been_started.then_some(now);
                 state.exit_code = code;
                 state.error.clone_from(&text);
@@ -234,14 +297,22 @@ impl Actor {
                     state.restart_count += 1;
                 }
             },
-            vec![Draft::new("die").with("exitCode", code).with("error", &text)],
+            vec![
+                Draft::new("die")
+                    .with("exitCode", code)
+                    .with("error", &text),
+            ],
         );
         let next = match backoff {
             Some(_) => self.next(code, Duration::ZERO, false, backoff),
             None if self.details().options.auto_remove => policy::Next::Remove,
             None => policy::Next::Stay,
         };
-        self.state = if self.details().state.has_been_started { State::Exited } else { State::Created };
+        self.state = if self.details().state.has_been_started {
+            State::Exited
+        } else {
+            State::Created
+        };
         self.follow(next).await;
         match (code, error.kind()) {
             // The command is the caller's: a shim calls it unknown.
@@ -282,8 +353,14 @@ mod tests {
 
     #[test]
     fn texts_tell_codes() {
-        assert_eq!(exit_code("exec: \"foo\": executable file not found in $PATH"), 127);
-        assert_eq!(exit_code("exec: \"/foo\": stat /foo: no such file or directory"), 127);
+        assert_eq!(
+            exit_code("exec: \"foo\": executable file not found in $PATH"),
+            127
+        );
+        assert_eq!(
+            exit_code("exec: \"/foo\": stat /foo: no such file or directory"),
+            127
+        );
         assert_eq!(exit_code("exec: \"/etc/passwd\": permission denied"), 126);
         assert_eq!(exit_code("exec /etc: is a directory"), 126);
         assert_eq!(exit_code("cannot make the cgroup"), 125);

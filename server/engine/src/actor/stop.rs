@@ -24,7 +24,11 @@ impl Actor {
     pub(super) async fn stop(&mut self, options: StopOptions, then: Then) {
         let admitted = policy::admit(Call::Stop, self.status(), &self.id);
         let signal = signal::parse(&options.signal).or_else(|error| {
-            if options.signal.is_empty() { Ok(self.stop_signal()) } else { Err(error) }
+            if options.signal.is_empty() {
+                Ok(self.stop_signal())
+            } else {
+                Err(error)
+            }
         });
         let signal = match (admitted, signal) {
             (Err(error), _) | (_, Err(error)) => return refuse(then, error),
@@ -36,28 +40,46 @@ impl Actor {
         }
         self.by_hand(true);
         let timeout = options.timeout.unwrap_or_else(|| self.stop_timeout());
-        let sent = if timeout == 0 { self.send_kill().await } else { self.send(signal, false).await };
+        let sent = if timeout == 0 {
+            self.send_kill().await
+        } else {
+            self.send(signal, false).await
+        };
         if let Err(error) = sent {
             tracing::warn!(container = %self.id, error = %error.chain(), "cannot send the stop signal; KILL follows");
         }
         let reached = self.unfreeze().await;
-        let kill_at = u64::try_from(timeout).ok().map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let kill_at = u64::try_from(timeout)
+            .ok()
+            .map(|seconds| Instant::now() + Duration::from_secs(seconds));
         if let State::Running(running) = &mut self.state {
             running.then.push(then);
             running.stopping = Some(match running.stopping {
                 Some(Stopping::Killed { give_up_at }) => Stopping::Killed { give_up_at },
-                _ if timeout == 0 => Stopping::Killed { give_up_at: Instant::now() + KILLED_WITHIN },
-                Some(Stopping::Asked { kill_at: Some(before) }) => {
-                    Stopping::Asked { kill_at: Some(kill_at.map_or(before, |at| at.min(before))) }
+                _ if timeout == 0 => Stopping::Killed {
+                    give_up_at: Instant::now() + KILLED_WITHIN,
+                },
+                Some(Stopping::Asked {
+                    kill_at: Some(before),
+                }) => Stopping::Asked {
+                    kill_at: Some(kill_at.map_or(before, |at| at.min(before))),
+                },
+                Some(Stopping::Asked { kill_at: None }) | None if reached => {
+                    Stopping::Asked { kill_at }
                 }
-                Some(Stopping::Asked { kill_at: None }) | None if reached => Stopping::Asked { kill_at },
-                Some(Stopping::Asked { .. }) | None => Stopping::Asked { kill_at: Some(Instant::now()) },
+                Some(Stopping::Asked { .. }) | None => Stopping::Asked {
+                    kill_at: Some(Instant::now()),
+                },
             });
         }
     }
 
     /// Kills it for a forced removal.
-    pub(super) async fn kill_for_removal(&mut self, options: RemoveOptions, reply: super::Reply<()>) {
+    pub(super) async fn kill_for_removal(
+        &mut self,
+        options: RemoveOptions,
+        reply: super::Reply<()>,
+    ) {
         self.by_hand(false);
         if let Err(error) = self.send_kill().await {
             tracing::warn!(container = %self.id, error = %error.chain(), "cannot send KILL");
@@ -65,20 +87,26 @@ impl Actor {
         self.unfreeze().await;
         if let State::Running(running) = &mut self.state {
             running.then.push(Then::Remove(options, reply));
-            running.stopping = Some(Stopping::Killed { give_up_at: Instant::now() + KILLED_WITHIN });
+            running.stopping = Some(Stopping::Killed {
+                give_up_at: Instant::now() + KILLED_WITHIN,
+            });
         }
     }
 
     /// A stop is due: the next step of it.
     pub(super) async fn escalate(&mut self) {
-        let State::Running(running) = &self.state else { return };
+        let State::Running(running) = &self.state else {
+            return;
+        };
         match running.stopping {
             Some(Stopping::Asked { .. }) => {
                 if let Err(error) = self.send_kill().await {
                     tracing::warn!(container = %self.id, error = %error.chain(), "cannot send KILL");
                 }
                 if let State::Running(running) = &mut self.state {
-                    running.stopping = Some(Stopping::Killed { give_up_at: Instant::now() + KILLED_WITHIN });
+                    running.stopping = Some(Stopping::Killed {
+                        give_up_at: Instant::now() + KILLED_WITHIN,
+                    });
                 }
             }
             Some(Stopping::Killed { .. }) => self.give_up().await,
@@ -88,7 +116,9 @@ impl Actor {
 
     /// KILL was sent and nobody has seen an end.
     async fn give_up(&mut self) {
-        let State::Running(running) = &mut self.state else { return };
+        let State::Running(running) = &mut self.state else {
+            return;
+        };
         let number = running.run.number;
         if running.run.is_alive() {
             running.stopping = None;
@@ -114,9 +144,17 @@ impl Actor {
 
     pub(super) async fn kill(&mut self, options: &KillOptions) -> Result<()> {
         policy::admit(Call::Kill, self.status(), &self.id)?;
-        let signal = if options.signal.is_empty() { KILL } else { signal::parse(&options.signal)? };
+        let signal = if options.signal.is_empty() {
+            KILL
+        } else {
+            signal::parse(&options.signal)?
+        };
         let ends = signal == KILL || signal == self.stop_signal();
-        let sent = if signal == KILL && !options.all { self.send_kill().await } else { self.send(signal, options.all).await };
+        let sent = if signal == KILL && !options.all {
+            self.send_kill().await
+        } else {
+            self.send(signal, options.all).await
+        };
         match sent {
             Ok(()) => {}
             // It is gone already; the exit is on its way.
@@ -132,20 +170,40 @@ impl Actor {
 
     pub(super) async fn pause(&mut self) -> Result<()> {
         policy::admit(Call::Pause, self.status(), &self.id)?;
-        let State::Running(running) = &mut self.state else { return Ok(()) };
-        running.run.client().pause().await.map_err(|error| error.context(format!("cannot pause container {}", self.id)))?;
+        let State::Running(running) = &mut self.state else {
+            return Ok(());
+        };
+        running
+            .run
+            .client()
+            .pause()
+            .await
+            .map_err(|error| error.context(format!("cannot pause container {}", self.id)))?;
         running.paused = true;
-        self.note(|details| details.state.phase = Phase::Paused, vec![Draft::new("pause")]);
+        self.note(
+            |details| details.state.phase = Phase::Paused,
+            vec![Draft::new("pause")],
+        );
         self.publish();
         Ok(())
     }
 
     pub(super) async fn resume(&mut self) -> Result<()> {
         policy::admit(Call::Resume, self.status(), &self.id)?;
-        let State::Running(running) = &mut self.state else { return Ok(()) };
-        running.run.client().resume().await.map_err(|error| error.context(format!("cannot resume container {}", self.id)))?;
+        let State::Running(running) = &mut self.state else {
+            return Ok(());
+        };
+        running
+            .run
+            .client()
+            .resume()
+            .await
+            .map_err(|error| error.context(format!("cannot resume container {}", self.id)))?;
         running.paused = false;
-        self.note(|details| details.state.phase = Phase::Running, vec![Draft::new("unpause")]);
+        self.note(
+            |details| details.state.phase = Phase::Running,
+            vec![Draft::new("unpause")],
+        );
         self.publish();
         Ok(())
     }
@@ -167,7 +225,9 @@ impl Actor {
 
     /// Sends a signal through the shim, with its event.
     async fn send(&mut self, signal: i32, all: bool) -> Result<()> {
-        let State::Running(running) = &self.state else { return Ok(()) };
+        let State::Running(running) = &self.state else {
+            return Ok(());
+        };
         let client = running.run.client();
         self.tell(Draft::new("kill").with("signal", signal));
         self.publish();
@@ -177,9 +237,11 @@ impl Actor {
 
     /// KILL through the shim, or past it when it does not answer.
     async fn send_kill(&mut self) -> Result<()> {
-        let shares_pids = self.details().options.pid_mode != "" && self.details().options.pid_mode != "private";
+        let shares_pids = !matches!(self.details().options.pid_mode.as_str(), "" | "private");
         let sent = self.send(KILL, shares_pids).await;
-        let State::Running(running) = &self.state else { return sent };
+        let State::Running(running) = &self.state else {
+            return sent;
+        };
         match sent {
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) => {
                 tracing::warn!(container = %self.id, error = %error.chain(), "the shim does not take KILL; killing past it");
@@ -211,7 +273,11 @@ impl Actor {
                 details.state.phase = Phase::Exited;
                 details.state.manually_stopped = stops;
             },
-            if stops { vec![Draft::new("stop")] } else { Vec::new() },
+            if stops {
+                vec![Draft::new("stop")]
+            } else {
+                Vec::new()
+            },
         );
         self.publish();
         let restarts = matches!(then, Then::Restart(_));
@@ -225,7 +291,9 @@ impl Actor {
     async fn stopped_already(&mut self, then: Then, already: bool) {
         match then {
             Then::Stopped(reply) => {
-                let _ = reply.send(Ok(StopResponse { already_stopped: already }));
+                let _ = reply.send(Ok(StopResponse {
+                    already_stopped: already,
+                }));
             }
             Then::Restart(reply) => {
                 let started = self.start(None).await;
@@ -235,7 +303,9 @@ impl Actor {
                 }
                 let _ = reply.send(started);
             }
-            Then::Remove(options, reply) => self.remove_for(vec![Then::Remove(options, reply)]).await,
+            Then::Remove(options, reply) => {
+                self.remove_for(vec![Then::Remove(options, reply)]).await
+            }
         }
     }
 
@@ -245,7 +315,10 @@ impl Actor {
     }
 
     fn stop_timeout(&self) -> i32 {
-        self.details().options.stop_timeout.unwrap_or(self.shared.config.stop_timeout)
+        self.details()
+            .options
+            .stop_timeout
+            .unwrap_or(self.shared.config.stop_timeout)
     }
 }
 

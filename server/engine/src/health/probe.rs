@@ -30,18 +30,25 @@ pub(crate) async fn watch_health(
     loop {
         let now = Timestamp::now();
         let since = |at: Timestamp| {
-            Duration::try_from(now.duration_since(at).max(SignedDuration::ZERO)).unwrap_or(Duration::ZERO)
+            Duration::try_from(now.duration_since(at).max(SignedDuration::ZERO))
+                .unwrap_or(Duration::ZERO)
         };
         let pause = plan.pause(since(run.started_at), tracker.status());
         let waited = since(tracker.last_end().unwrap_or(run.started_at));
         tokio::time::sleep(pause.saturating_sub(waited)).await;
-        let Some(mailbox) = mailbox.upgrade() else { return };
+        let Some(mailbox) = mailbox.upgrade() else {
+            return;
+        };
         let probe = probe(&shared, &run, &plan).await;
         let changed = tracker.record(&plan, run.started_at, probe);
         if let Err(error) = run.bundle.write("health.json", &tracker) {
             tracing::warn!(container = run.id, error = %error.chain(), "the health is not kept over a restart");
         }
-        if mailbox.send(Command::Health(run.number, tracker.health(), changed)).await.is_err() {
+        if mailbox
+            .send(Command::Health(run.number, tracker.health(), changed))
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -53,14 +60,21 @@ async fn probe(shared: &Arc<Shared>, run: &Run, plan: &Plan) -> Probe {
     let start = Timestamp::now();
     let id = format!("health-{}", &names::new_id()[..16]);
     let mut output = Vec::new();
-    let outcome = tokio::time::timeout(plan.timeout, attempt(shared, run, plan, &id, &mut output)).await;
+    let outcome =
+        tokio::time::timeout(plan.timeout, attempt(shared, run, plan, &id, &mut output)).await;
     let (exit_code, complaint) = match outcome {
         Ok(Ok(code)) => (code, None),
         Ok(Err(error)) => (-1, Some(error.chain())),
         Err(_) => {
             let _ = run.client().kill(&id, 9, true).await;
             let _ = tokio::time::timeout(KILLED_WITHIN, run.wait(&id)).await;
-            (-1, Some(format!("Health check exceeded timeout ({:?})", plan.timeout)))
+            (
+                -1,
+                Some(format!(
+                    "Health check exceeded timeout ({:?})",
+                    plan.timeout
+                )),
+            )
         }
     };
     let _ = run.client().delete(&id).await;
@@ -72,12 +86,26 @@ async fn probe(shared: &Arc<Shared>, run: &Run, plan: &Plan) -> Probe {
         output = format!("{complaint}{output}");
     }
     truncate(&mut output);
-    Probe { start, end: Timestamp::now(), exit_code, output }
+    Probe {
+        start,
+        end: Timestamp::now(),
+        exit_code,
+        output,
+    }
 }
 
-async fn attempt(shared: &Arc<Shared>, run: &Run, plan: &Plan, id: &str, output: &mut Vec<u8>) -> Result<i32> {
+async fn attempt(
+    shared: &Arc<Shared>,
+    run: &Run,
+    plan: &Plan,
+    id: &str,
+    output: &mut Vec<u8>,
+) -> Result<i32> {
     let handle = shared.index.find(&run.ns, &run.id)?;
-    let options = ExecOptions { args: plan.args.clone(), ..Default::default() };
+    let options = ExecOptions {
+        args: plan.args.clone(),
+        ..Default::default()
+    };
     let process = shared.exec_process(&handle, run, &options).await?;
     let client = run.client();
     let task = ExecTask {
@@ -88,7 +116,13 @@ async fn attempt(shared: &Arc<Shared>, run: &Run, plan: &Plan, id: &str, output:
         process,
     };
     client.exec(task).await?;
-    let connect = Connect { exec: id.to_owned(), stdin: false, stdout: true, stderr: true, from: "live" };
+    let connect = Connect {
+        exec: id.to_owned(),
+        stdin: false,
+        stdout: true,
+        stderr: true,
+        from: "live",
+    };
     let (mut reader, _writer) = connect_streams(&run.bundle.streams(), &connect).await?;
     client.start(id).await?;
     loop {

@@ -50,7 +50,10 @@ impl Plan {
             args,
             interval: or(check.interval_ns, 30),
             timeout: or(check.timeout_ns, 30),
-            retries: u32::try_from(check.retries).ok().filter(|n| *n > 0).unwrap_or(3),
+            retries: u32::try_from(check.retries)
+                .ok()
+                .filter(|n| *n > 0)
+                .unwrap_or(3),
             start_period: or(check.start_period_ns, 0),
             start_interval: or(check.start_interval_ns, 5),
         })
@@ -60,7 +63,9 @@ impl Plan {
     pub(crate) fn pause(&self, ran: Duration, status: HealthStatus) -> Duration {
         match status {
             HealthStatus::Starting if ran < self.start_period => self.start_interval,
-            HealthStatus::Starting | HealthStatus::Healthy | HealthStatus::Unhealthy => self.interval,
+            HealthStatus::Starting | HealthStatus::Healthy | HealthStatus::Unhealthy => {
+                self.interval
+            }
         }
     }
 }
@@ -94,7 +99,11 @@ pub(crate) struct Probe {
 
 impl Default for Tracker {
     fn default() -> Self {
-        Self { status: Status::Starting, streak: 0, log: Vec::new() }
+        Self {
+            status: Status::Starting,
+            streak: 0,
+            log: Vec::new(),
+        }
     }
 }
 
@@ -171,7 +180,12 @@ mod tests {
 
     fn probe(second: i64, exit_code: i32) -> Probe {
         let at = Timestamp::from_second(second).unwrap();
-        Probe { start: at, end: at, exit_code, output: String::new() }
+        Probe {
+            start: at,
+            end: at,
+            exit_code,
+            output: String::new(),
+        }
     }
 
     #[test]
@@ -183,10 +197,19 @@ mod tests {
         assert!(Plan::new(&check(&[]), &[]).is_none());
         assert!(Plan::new(&check(&["NONE"]), &[]).is_none());
         assert!(Plan::new(&check(&["CMD"]), &[]).is_none());
-        assert_eq!(Plan::new(&check(&["CMD", "a", "b"]), &[]).unwrap().args, ["a", "b"]);
-        assert_eq!(Plan::new(&check(&["CMD-SHELL", "x"]), &[]).unwrap().args, ["/bin/sh", "-c", "x"]);
+        assert_eq!(
+            Plan::new(&check(&["CMD", "a", "b"]), &[]).unwrap().args,
+            ["a", "b"]
+        );
+        assert_eq!(
+            Plan::new(&check(&["CMD-SHELL", "x"]), &[]).unwrap().args,
+            ["/bin/sh", "-c", "x"]
+        );
         let shell = ["/bin/bash".to_owned(), "-ec".to_owned()];
-        assert_eq!(Plan::new(&check(&["CMD-SHELL", "x"]), &shell).unwrap().args, ["/bin/bash", "-ec", "x"]);
+        assert_eq!(
+            Plan::new(&check(&["CMD-SHELL", "x"]), &shell).unwrap().args,
+            ["/bin/bash", "-ec", "x"]
+        );
     }
 
     #[test]

@@ -18,7 +18,11 @@ struct Line {
 pub(super) fn parse(line: &[u8]) -> Option<LogEntry> {
     let line: Line = serde_json::from_slice(line).ok()?;
     Some(LogEntry {
-        stream: if line.stream == "stderr" { LogStream::Stderr } else { LogStream::Stdout },
+        stream: if line.stream == "stderr" {
+            LogStream::Stderr
+        } else {
+            LogStream::Stdout
+        },
         position: position(line.time),
         time: line.time,
         partial: !line.log.ends_with('\n'),
@@ -37,13 +41,19 @@ mod tests {
 
     #[test]
     fn docker_s_lines() {
-        let entry =
-            parse(br#"{"log":"hi \u2713\n","stream":"stderr","time":"2026-11-24T00:00:00.000000001Z"}"#).unwrap();
+        let entry = parse(
+            br#"{"log":"hi \u2713\n","stream":"stderr","time":"2026-11-24T00:00:00.000000001Z"}"#,
+        )
+        .unwrap();
         assert_eq!(entry.stream, LogStream::Stderr);
         assert_eq!(&entry.line[..], "hi ✓\n".as_bytes());
         assert!(!entry.partial);
         assert_eq!(entry.position % 1_000_000_000, 1);
-        assert!(parse(br#"{"log":"x","stream":"stdout","time":"2026-11-24T00:00:00Z"}"#).unwrap().partial);
+        assert!(
+            parse(br#"{"log":"x","stream":"stdout","time":"2026-11-24T00:00:00Z"}"#)
+                .unwrap()
+                .partial
+        );
         assert!(parse(br#"{"log":"x","str"#).is_none());
         assert!(parse(b"").is_none());
     }

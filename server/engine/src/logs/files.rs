@@ -70,7 +70,11 @@ impl Cursor {
             From::Position(position) => seek_position(&mut queue, position)?,
             From::Tail(count) => seek_tail(&mut queue, count)?,
         }
-        Ok(Self { path: path.to_owned(), queue, rest: Vec::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            queue,
+            rest: Vec::new(),
+        })
     }
 
     /// Reads on: some entries, or none when there is nothing more for now.
@@ -84,7 +88,9 @@ impl Cursor {
                 continue;
             };
             let before = self.rest.len();
-            file.by_ref().take(BLOCK as u64).read_to_end(&mut self.rest)?;
+            file.by_ref()
+                .take(BLOCK as u64)
+                .read_to_end(&mut self.rest)?;
             if self.rest.len() > before {
                 let entries = self.take_lines();
                 if !entries.is_empty() {
@@ -108,7 +114,9 @@ impl Cursor {
             self.rest.clear();
             return Ok(true);
         }
-        let Some(file) = self.queue.front_mut() else { return Ok(false) };
+        let Some(file) = self.queue.front_mut() else {
+            return Ok(false);
+        };
         if file.metadata()?.len() < file.stream_position()? {
             // A log of one file is emptied in place.
             file.rewind()?;
@@ -132,8 +140,13 @@ impl Cursor {
     }
 
     fn take_lines(&mut self) -> Vec<LogEntry> {
-        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
-        let entries = self.rest[..end].split(|byte| *byte == b'\n').filter_map(entry::parse).collect();
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return Vec::new();
+        };
+        let entries = self.rest[..end]
+            .split(|byte| *byte == b'\n')
+            .filter_map(entry::parse)
+            .collect();
         self.rest.drain(..=end);
         entries
     }
@@ -150,7 +163,11 @@ fn open_all(path: &Path) -> io::Result<VecDeque<File>> {
     let mut found: VecDeque<File> = VecDeque::new();
     let mut number = 0;
     loop {
-        let name = if number == 0 { path.to_owned() } else { rotated(path, number) };
+        let name = if number == 0 {
+            path.to_owned()
+        } else {
+            rotated(path, number)
+        };
         match File::open(&name) {
             Ok(file) => {
                 let new = identity(&file)?;
@@ -203,7 +220,9 @@ fn seek_position(queue: &mut VecDeque<File>, position: u64) -> io::Result<()> {
 }
 
 fn first_position(file: &mut File) -> io::Result<Option<u64>> {
-    let found = line_from(file, 0)?.and_then(|(_, entry)| entry).map(|entry| entry.position);
+    let found = line_from(file, 0)?
+        .and_then(|(_, entry)| entry)
+        .map(|entry| entry.position);
     file.seek(SeekFrom::Start(0))?;
     Ok(found)
 }
@@ -226,7 +245,9 @@ fn bisect(file: &mut File, position: u64) -> io::Result<u64> {
 fn line_from(file: &mut File, offset: u64) -> io::Result<Option<(u64, Option<LogEntry>)>> {
     file.seek(SeekFrom::Start(offset.saturating_sub(1)))?;
     let mut bytes = Vec::new();
-    file.by_ref().take(2 * LONGEST_LINE as u64).read_to_end(&mut bytes)?;
+    file.by_ref()
+        .take(2 * LONGEST_LINE as u64)
+        .read_to_end(&mut bytes)?;
     let skip = if offset == 0 {
         0
     } else {
@@ -235,7 +256,9 @@ fn line_from(file: &mut File, offset: u64) -> io::Result<Option<(u64, Option<Log
             None => return Ok(None),
         }
     };
-    let Some(length) = bytes[skip..].iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+    let Some(length) = bytes[skip..].iter().position(|byte| *byte == b'\n') else {
+        return Ok(None);
+    };
     let start = offset.saturating_sub(1) + skip as u64;
     Ok(Some((start, entry::parse(&bytes[skip..skip + length]))))
 }
@@ -266,7 +289,12 @@ fn tail_offset(file: &mut File, count: u64) -> io::Result<(u64, u64)> {
         let size = usize::try_from(end - start).unwrap_or(BLOCK);
         file.seek(SeekFrom::Start(start))?;
         file.read_exact(&mut block[..size])?;
-        for (index, _) in block[..size].iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+        for (index, _) in block[..size]
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, byte)| **byte == b'\n')
+        {
             // The newline that ends the line before the wanted ones.
             if seen == count {
                 return Ok((start + index as u64 + 1, count));
@@ -284,7 +312,8 @@ mod tests {
     use std::io::Write;
 
     fn line(number: u64) -> String {
-        let time = jiff::Timestamp::from_nanosecond(1_700_000_000_000_000_000 + i128::from(number)).unwrap();
+        let time = jiff::Timestamp::from_nanosecond(1_700_000_000_000_000_000 + i128::from(number))
+            .unwrap();
         format!("{{\"log\":\"line {number}\\n\",\"stream\":\"stdout\",\"time\":\"{time}\"}}\n")
     }
 
@@ -298,11 +327,19 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("x-json.log");
-            Self { _dir: dir, path, written: 0 }
+            Self {
+                _dir: dir,
+                path,
+                written: 0,
+            }
         }
 
         fn write(&mut self, count: u64) {
-            let mut file = File::options().create(true).append(true).open(&self.path).unwrap();
+            let mut file = File::options()
+                .create(true)
+                .append(true)
+                .open(&self.path)
+                .unwrap();
             for _ in 0..count {
                 file.write_all(line(self.written).as_bytes()).unwrap();
                 self.written += 1;
@@ -311,7 +348,11 @@ mod tests {
 
         fn rotate(&self, keep: u32) {
             for number in (1..keep).rev() {
-                let from = if number == 1 { self.path.clone() } else { rotated(&self.path, number - 1) };
+                let from = if number == 1 {
+                    self.path.clone()
+                } else {
+                    rotated(&self.path, number - 1)
+                };
                 if from.exists() {
                     std::fs::rename(from, rotated(&self.path, number)).unwrap();
                 }
@@ -374,7 +415,11 @@ mod tests {
         log.write(5);
         let mut cursor = Cursor::open(&log.path, From::Beginning).unwrap();
         assert_eq!(drain(&mut cursor).len(), 5);
-        File::options().write(true).truncate(true).open(&log.path).unwrap();
+        File::options()
+            .write(true)
+            .truncate(true)
+            .open(&log.path)
+            .unwrap();
         log.write(2);
         assert_eq!(drain(&mut cursor), [5, 6]);
     }
@@ -387,7 +432,11 @@ mod tests {
         log.write(3);
         for (count, first) in [(0, 8), (1, 7), (3, 5), (4, 4), (8, 0), (100, 0)] {
             let mut cursor = Cursor::open(&log.path, From::Tail(count)).unwrap();
-            assert_eq!(drain(&mut cursor), (first..8).collect::<Vec<_>>(), "tail {count}");
+            assert_eq!(
+                drain(&mut cursor),
+                (first..8).collect::<Vec<_>>(),
+                "tail {count}"
+            );
         }
     }
 
@@ -401,8 +450,16 @@ mod tests {
             let position = 1_700_000_000_000_000_000 + wanted;
             let mut cursor = Cursor::open(&log.path, From::Position(position)).unwrap();
             let read = drain(&mut cursor);
-            assert_eq!(read.iter().filter(|number| **number >= wanted).count() as u64, 12_000 - wanted, "{wanted}");
-            assert!(read.len() as u64 <= 12_000 - wanted + 1500, "{wanted}: {}", read.len());
+            assert_eq!(
+                read.iter().filter(|number| **number >= wanted).count() as u64,
+                12_000 - wanted,
+                "{wanted}"
+            );
+            assert!(
+                read.len() as u64 <= 12_000 - wanted + 1500,
+                "{wanted}: {}",
+                read.len()
+            );
         }
     }
 

@@ -14,5 +14,8 @@ pub(crate) use watch::LogWatch;
 
 /// Bytes of a container's log files, rotated ones too.
 pub(crate) fn size(log_path: &std::path::Path) -> u64 {
-    files::all(log_path).into_iter().map(|path| path.metadata().map_or(0, |meta| meta.len())).sum()
+    files::all(log_path)
+        .into_iter()
+        .map(|path| path.metadata().map_or(0, |meta| meta.len()))
+        .sum()
 }

@@ -27,10 +27,15 @@ pub(crate) fn read(
 ) -> Result<BoxStream<'static, Result<LogEntry>>> {
     let view = handle.now();
     let details = view.details().cloned().unwrap_or_default();
-    if details.log_path.is_empty() || LogOptions::of(&shared.config, &details.options.log)? == LogOptions::None {
+    if details.log_path.is_empty()
+        || LogOptions::of(&shared.config, &details.options.log)? == LogOptions::None
+    {
         return Err(Error::new(
             Kind::Unimplemented,
-            format!("container {} keeps no log: configured logging driver does not support reading", handle.id),
+            format!(
+                "container {} keeps no log: configured logging driver does not support reading",
+                handle.id
+            ),
         ));
     }
     let path = std::path::PathBuf::from(&details.log_path);
@@ -98,7 +103,9 @@ fn wanted(entry: &LogEntry, request: &LogsRequest) -> bool {
         LogStream::Stdout => request.stdout,
         LogStream::Stderr => request.stderr,
     };
-    stream && entry.position > request.after && request.since.is_none_or(|since| entry.time >= since)
+    stream
+        && entry.position > request.after
+        && request.since.is_none_or(|since| entry.time >= since)
 }
 
 async fn open(path: &Path, request: &LogsRequest) -> Result<Cursor> {
@@ -127,14 +134,18 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|panic| Error::internal("reading a log panicked; this is a bug").with_source(panic))?
+        .map_err(|panic| {
+            Error::internal("reading a log panicked; this is a bug").with_source(panic)
+        })?
         .map_err(|error| Error::io(format!("cannot read the log {}", path.display()), error))
 }
 
 async fn sleep_until(until: Option<Timestamp>) {
     match until {
         Some(until) => {
-            let left = until.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
+            let left = until
+                .duration_since(Timestamp::now())
+                .max(SignedDuration::ZERO);
             tokio::time::sleep(left.try_into().unwrap_or_default()).await;
         }
         None => std::future::pending().await,

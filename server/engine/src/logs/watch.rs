@@ -55,9 +55,13 @@ impl LogWatch {
     /// Opens the inotify descriptor; needs a tokio runtime.
     pub(crate) fn new() -> Result<Self> {
         let fail = |error: io::Error| Error::io("cannot open inotify for the logs", error);
-        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| fail(errno.into()))?;
+        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .map_err(|errno| fail(errno.into()))?;
         let fd = davit_sys::ready::watch(fd, Interest::READABLE).map_err(fail)?;
-        let inner = Arc::new(Inner { fd, watched: Mutex::default() });
+        let inner = Arc::new(Inner {
+            fd,
+            watched: Mutex::default(),
+        });
         tokio::spawn(forward(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
@@ -73,15 +77,29 @@ impl LogWatch {
             None => {
                 let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
                 let wd = inotify::add_watch(&self.inner.fd, directory, flags).map_err(|errno| {
-                    Error::io(format!("cannot watch {}", directory.display()), io::Error::from(errno))
+                    Error::io(
+                        format!("cannot watch {}", directory.display()),
+                        io::Error::from(errno),
+                    )
                 })?;
                 let (sender, receiver) = watch::channel(());
                 watched.by_wd.insert(wd, directory.to_owned());
-                watched.by_path.insert(directory.to_owned(), Directory { wd, readers: 1, changed: sender });
+                watched.by_path.insert(
+                    directory.to_owned(),
+                    Directory {
+                        wd,
+                        readers: 1,
+                        changed: sender,
+                    },
+                );
                 receiver
             }
         };
-        Ok(Watch { inner: Arc::clone(&self.inner), path: directory.to_owned(), changed })
+        Ok(Watch {
+            inner: Arc::clone(&self.inner),
+            path: directory.to_owned(),
+            changed,
+        })
     }
 }
 
@@ -98,7 +116,9 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut watched = self.inner.lock();
-        let Some(directory) = watched.by_path.get_mut(&self.path) else { return };
+        let Some(directory) = watched.by_path.get_mut(&self.path) else {
+            return;
+        };
         directory.readers -= 1;
         if directory.readers == 0 {
             let wd = directory.wd;
@@ -124,9 +144,14 @@ impl Inner {
                 Ok(event) => {
                     let watched = self.lock();
                     if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
-                        watched.by_path.values().for_each(|directory| directory.changed.send_replace(()));
-                    } else if let Some(directory) =
-                        watched.by_wd.get(&event.wd()).and_then(|path| watched.by_path.get(path))
+                        watched
+                            .by_path
+                            .values()
+                            .for_each(|directory| directory.changed.send_replace(()));
+                    } else if let Some(directory) = watched
+                        .by_wd
+                        .get(&event.wd())
+                        .and_then(|path| watched.by_path.get(path))
                     {
                         directory.changed.send_replace(());
                     }
@@ -142,7 +167,8 @@ impl Inner {
 async fn forward(inner: Weak<Inner>) {
     while let Some(inner) = inner.upgrade() {
         // Bounded, so that the last handle's end is noticed.
-        let ready = tokio::time::timeout(std::time::Duration::from_secs(60), inner.fd.readable()).await;
+        let ready =
+            tokio::time::timeout(std::time::Duration::from_secs(60), inner.fd.readable()).await;
         match ready {
             Err(_) => {}
             Ok(Ok(mut guard)) => {
@@ -171,7 +197,9 @@ mod tests {
         let mut second = logs.watch(directory.path()).unwrap();
         std::fs::write(directory.path().join("a"), "x").unwrap();
         let both = async { tokio::join!(first.changed(), second.changed()) };
-        tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), both)
+            .await
+            .unwrap();
         drop(first);
         drop(second);
         assert!(logs.inner.lock().by_wd.is_empty());

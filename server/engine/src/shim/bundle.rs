@@ -64,7 +64,12 @@ impl Bundle {
             }
             Ok(())
         };
-        make().map_err(|error| Error::io(format!("cannot make the bundle {}", self.dir.display()), error))
+        make().map_err(|error| {
+            Error::io(
+                format!("cannot make the bundle {}", self.dir.display()),
+                error,
+            )
+        })
     }
 
     /// Removes the bundle and its socket. The root file system is unmounted
@@ -73,7 +78,10 @@ impl Bundle {
         let rootfs = self.dir.join("rootfs");
         while is_mount_point(&rootfs) {
             nix::mount::umount2(&rootfs, nix::mount::MntFlags::MNT_DETACH).map_err(|errno| {
-                Error::io(format!("cannot unmount {}", rootfs.display()), io::Error::from(errno))
+                Error::io(
+                    format!("cannot unmount {}", rootfs.display()),
+                    io::Error::from(errno),
+                )
             })?;
         }
         // Only an empty directory goes: whatever is still mounted keeps it.
@@ -81,18 +89,27 @@ impl Bundle {
             if let Err(error) = std::fs::remove_dir(directory)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                return Err(Error::io(format!("cannot remove {}", directory.display()), error));
+                return Err(Error::io(
+                    format!("cannot remove {}", directory.display()),
+                    error,
+                ));
             }
         }
         absent_is_fine(std::fs::remove_file(&self.socket))
             .and_then(|()| absent_is_fine(std::fs::remove_dir_all(&self.dir)))
-            .map_err(|error| Error::io(format!("cannot remove the bundle {}", self.dir.display()), error))
+            .map_err(|error| {
+                Error::io(
+                    format!("cannot remove the bundle {}", self.dir.display()),
+                    error,
+                )
+            })
     }
 
     /// Writes `config.json`.
     pub(crate) fn write_config(&self, spec: &[u8]) -> Result<()> {
         let path = self.dir.join("config.json");
-        std::fs::write(&path, spec).map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
+        std::fs::write(&path, spec)
+            .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
     }
 
     /// Reads how a process ended, if the shim has said so.
@@ -126,7 +143,9 @@ impl Bundle {
         let process = Process::open(pid).ok()?;
         let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let ours = self.dir.as_os_str().as_encoded_bytes();
-        let is_ours = arguments.split(|byte| *byte == 0).any(|argument| argument == ours);
+        let is_ours = arguments
+            .split(|byte| *byte == 0)
+            .any(|argument| argument == ours);
         // Opened before it was looked at: it can't have become another since.
         (is_ours && process.is_alive()).then_some(process)
     }
@@ -134,7 +153,9 @@ impl Bundle {
     /// All shims of this bundle: for one whose process id was not written
     /// down before the daemon died.
     pub(crate) fn shims(&self) -> Vec<u32> {
-        let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let Ok(processes) = std::fs::read_dir("/proc") else {
+            return Vec::new();
+        };
         processes
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -158,7 +179,8 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 fn is_mount_point(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
     statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).is_ok_and(|stat| {
-        stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+        stat.stx_attributes_mask
+            .contains(StatxAttributes::MOUNT_ROOT)
             && stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
     })
 }
@@ -186,7 +208,12 @@ mod tests {
         std::fs::write(bundle.dir.join("left-over"), "x").unwrap();
         bundle.make().unwrap();
         assert!(!bundle.dir.join("left-over").exists());
-        let run = RunFile { pid: 1, shim_pid: 2, started_at: Timestamp::now(), backoff_ms: None };
+        let run = RunFile {
+            pid: 1,
+            shim_pid: 2,
+            started_at: Timestamp::now(),
+            backoff_ms: None,
+        };
         bundle.write("run.json", &run).unwrap();
         assert_eq!(bundle.read::<RunFile>("run.json").unwrap().pid, 1);
         assert!(bundle.exit("").is_none());

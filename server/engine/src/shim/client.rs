@@ -80,7 +80,10 @@ pub(crate) struct ProcessState {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("ns", &self.ns).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("ns", &self.ns)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,11 +92,19 @@ impl Client {
     /// does.
     pub(crate) fn connect(socket: &Path, ns: &str, id: &str, deadlines: Deadlines) -> Result<Self> {
         let stream = unix::connect(socket).map_err(|error| {
-            Error::new(Kind::Unavailable, format!("no shim answers for container {id} at {}", socket.display()))
-                .with_source(error)
+            Error::new(
+                Kind::Unavailable,
+                format!("no shim answers for container {id} at {}", socket.display()),
+            )
+            .with_source(error)
         })?;
         let client = ttrpc::asynchronous::Client::new(Socket::from(stream));
-        Ok(Self { task: TaskClient::new(client), ns: ns.to_owned(), id: id.to_owned(), deadlines })
+        Ok(Self {
+            task: TaskClient::new(client),
+            ns: ns.to_owned(),
+            id: id.to_owned(),
+            deadlines,
+        })
     }
 
     /// Makes the container without starting it; gives its pid.
@@ -114,15 +125,30 @@ impl Client {
             options: any("davit.shim.v1.Options", task.options),
             ..Default::default()
         };
-        let answer = self.call("create", self.deadlines.start, self.task.create(self.context(), &request)).await?;
+        let answer = self
+            .call(
+                "create",
+                self.deadlines.start,
+                self.task.create(self.context(), &request),
+            )
+            .await?;
         Ok(answer.pid)
     }
 
     /// Starts the container, or an exec; gives its pid.
     pub(crate) async fn start(&self, exec_id: &str) -> Result<u32> {
-        let request =
-            api::StartRequest { id: self.id.clone(), exec_id: exec_id.to_owned(), ..Default::default() };
-        let answer = self.call("start", self.deadlines.start, self.task.start(self.context(), &request)).await?;
+        let request = api::StartRequest {
+            id: self.id.clone(),
+            exec_id: exec_id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self
+            .call(
+                "start",
+                self.deadlines.start,
+                self.task.start(self.context(), &request),
+            )
+            .await?;
         Ok(answer.pid)
     }
 
@@ -134,17 +160,33 @@ impl Client {
             terminal: task.terminal,
             stdin: task.stdin,
             stdout: task.stdout,
-            spec: any("types.containerd.io/opencontainers/runtime-spec/1/Process", task.process),
+            spec: any(
+                "types.containerd.io/opencontainers/runtime-spec/1/Process",
+                task.process,
+            ),
             ..Default::default()
         };
-        self.call("exec", self.deadlines.start, self.task.exec(self.context(), &request)).await?;
+        self.call(
+            "exec",
+            self.deadlines.start,
+            self.task.exec(self.context(), &request),
+        )
+        .await?;
         Ok(())
     }
 
     /// Waits, for as long as it takes, until a process has ended.
     pub(crate) async fn wait(&self, exec_id: &str) -> Result<Exit> {
-        let request = api::WaitRequest { id: self.id.clone(), exec_id: exec_id.to_owned(), ..Default::default() };
-        let answer = self.task.wait(self.context(), &request).await.map_err(|error| self.error("wait", error))?;
+        let request = api::WaitRequest {
+            id: self.id.clone(),
+            exec_id: exec_id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self
+            .task
+            .wait(self.context(), &request)
+            .await
+            .map_err(|error| self.error("wait", error))?;
         Ok(exit(answer.exit_status, answer.exited_at.as_ref()))
     }
 
@@ -157,21 +199,42 @@ impl Client {
             all,
             ..Default::default()
         };
-        self.call("kill", self.deadlines.call, self.task.kill(self.context(), &request)).await?;
+        self.call(
+            "kill",
+            self.deadlines.call,
+            self.task.kill(self.context(), &request),
+        )
+        .await?;
         Ok(())
     }
 
     /// Freezes the container.
     pub(crate) async fn pause(&self) -> Result<()> {
-        let request = api::PauseRequest { id: self.id.clone(), ..Default::default() };
-        self.call("pause", self.deadlines.call, self.task.pause(self.context(), &request)).await?;
+        let request = api::PauseRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        self.call(
+            "pause",
+            self.deadlines.call,
+            self.task.pause(self.context(), &request),
+        )
+        .await?;
         Ok(())
     }
 
     /// Thaws it.
     pub(crate) async fn resume(&self) -> Result<()> {
-        let request = api::ResumeRequest { id: self.id.clone(), ..Default::default() };
-        self.call("resume", self.deadlines.call, self.task.resume(self.context(), &request)).await?;
+        let request = api::ResumeRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        self.call(
+            "resume",
+            self.deadlines.call,
+            self.task.resume(self.context(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -184,7 +247,12 @@ impl Client {
             height,
             ..Default::default()
         };
-        self.call("resize", self.deadlines.call, self.task.resize_pty(self.context(), &request)).await?;
+        self.call(
+            "resize",
+            self.deadlines.call,
+            self.task.resize_pty(self.context(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -192,37 +260,75 @@ impl Client {
     pub(crate) async fn update(&self, resources: Vec<u8>) -> Result<()> {
         let request = api::UpdateTaskRequest {
             id: self.id.clone(),
-            resources: any("types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", resources),
+            resources: any(
+                "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources",
+                resources,
+            ),
             ..Default::default()
         };
-        self.call("update", self.deadlines.call, self.task.update(self.context(), &request)).await?;
+        self.call(
+            "update",
+            self.deadlines.call,
+            self.task.update(self.context(), &request),
+        )
+        .await?;
         Ok(())
     }
 
     /// What a process does.
     pub(crate) async fn state(&self, exec_id: &str) -> Result<ProcessState> {
         use api::Status;
-        let request = api::StateRequest { id: self.id.clone(), exec_id: exec_id.to_owned(), ..Default::default() };
-        let answer = self.call("state", self.deadlines.call, self.task.state(self.context(), &request)).await?;
+        let request = api::StateRequest {
+            id: self.id.clone(),
+            exec_id: exec_id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self
+            .call(
+                "state",
+                self.deadlines.call,
+                self.task.state(self.context(), &request),
+            )
+            .await?;
         let status = answer.status.enum_value_or(Status::UNKNOWN);
         Ok(ProcessState {
             paused: matches!(status, Status::PAUSED | Status::PAUSING),
             created: status == Status::CREATED,
-            exit: (status == Status::STOPPED).then(|| exit(answer.exit_status, answer.exited_at.as_ref())),
+            exit: (status == Status::STOPPED)
+                .then(|| exit(answer.exit_status, answer.exited_at.as_ref())),
         })
     }
 
     /// Forgets a process that has ended: the acknowledgement of its exit.
     pub(crate) async fn delete(&self, exec_id: &str) -> Result<Exit> {
-        let request = api::DeleteRequest { id: self.id.clone(), exec_id: exec_id.to_owned(), ..Default::default() };
-        let answer = self.call("delete", self.deadlines.start, self.task.delete(self.context(), &request)).await?;
+        let request = api::DeleteRequest {
+            id: self.id.clone(),
+            exec_id: exec_id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self
+            .call(
+                "delete",
+                self.deadlines.start,
+                self.task.delete(self.context(), &request),
+            )
+            .await?;
         Ok(exit(answer.exit_status, answer.exited_at.as_ref()))
     }
 
     /// Ends the shim.
     pub(crate) async fn shutdown(&self) -> Result<()> {
-        let request = api::ShutdownRequest { id: self.id.clone(), now: true, ..Default::default() };
-        self.call("shutdown", self.deadlines.call, self.task.shutdown(self.context(), &request)).await?;
+        let request = api::ShutdownRequest {
+            id: self.id.clone(),
+            now: true,
+            ..Default::default()
+        };
+        self.call(
+            "shutdown",
+            self.deadlines.call,
+            self.task.shutdown(self.context(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -236,7 +342,10 @@ impl Client {
             Ok(answer) => answer.map_err(|error| self.error(what, error)),
             Err(_) => Err(Error::new(
                 Kind::DeadlineExceeded,
-                format!("the shim of container {} did not answer `{what}` within {deadline:?}", self.id),
+                format!(
+                    "the shim of container {} did not answer `{what}` within {deadline:?}",
+                    self.id
+                ),
             )),
         }
     }
@@ -249,12 +358,16 @@ impl Client {
 
     fn error(&self, what: &str, error: ttrpc::Error) -> Error {
         match error {
-            ttrpc::Error::RpcStatus(status) => {
-                Error::new(kind(status.code.enum_value_or(ttrpc::Code::UNKNOWN)), status.message)
-            }
+            ttrpc::Error::RpcStatus(status) => Error::new(
+                kind(status.code.enum_value_or(ttrpc::Code::UNKNOWN)),
+                status.message,
+            ),
             other => Error::new(
                 Kind::Unavailable,
-                format!("the connection to the shim of container {} broke during `{what}`", self.id),
+                format!(
+                    "the connection to the shim of container {} broke during `{what}`",
+                    self.id
+                ),
             )
             .with_source(other),
         }
@@ -265,15 +378,24 @@ fn any(type_url: &str, value: Vec<u8>) -> MessageField<Any> {
     if value.is_empty() {
         return MessageField::none();
     }
-    MessageField::some(Any { type_url: type_url.to_owned(), value, ..Default::default() })
+    MessageField::some(Any {
+        type_url: type_url.to_owned(),
+        value,
+        ..Default::default()
+    })
 }
 
 fn exit(
     status: u32,
     at: Option<&containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp>,
 ) -> Exit {
-    let at = at.filter(|at| at.seconds > 0).and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
-    Exit { code: i32::try_from(status).unwrap_or(255), at: at.unwrap_or_else(Timestamp::now) }
+    let at = at
+        .filter(|at| at.seconds > 0)
+        .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+    Exit {
+        code: i32::try_from(status).unwrap_or(255),
+        at: at.unwrap_or_else(Timestamp::now),
+    }
 }
 
 fn kind(code: ttrpc::Code) -> Kind {
@@ -293,6 +415,8 @@ fn kind(code: ttrpc::Code) -> Kind {
         Code::DATA_LOSS => Kind::DataLoss,
         // UNAVAILABLE from the shim itself is an answer; ours means that there
         // was none, so it must not look like a broken connection.
-        Code::OK | Code::UNKNOWN | Code::ABORTED | Code::INTERNAL | Code::UNAVAILABLE => Kind::Internal,
+        Code::OK | Code::UNKNOWN | Code::ABORTED | Code::INTERNAL | Code::UNAVAILABLE => {
+            Kind::Internal
+        }
     }
 }

@@ -33,14 +33,23 @@ struct Seal {
 impl Launcher {
     /// A launcher of the shim at `binary`.
     pub(crate) fn new(binary: PathBuf) -> Self {
-        Self { binary, sealed: Arc::default() }
+        Self {
+            binary,
+            sealed: Arc::default(),
+        }
     }
 
     /// Listens for a container's shim and spawns it; gives its pid. The shim
     /// answers as soon as it is up; the socket takes calls before that.
     pub(crate) fn spawn(&self, ns: &str, id: &str, bundle: &Bundle) -> Result<u32> {
         let fail = |what: &str, error: io::Error| {
-            Error::io(format!("cannot {what} the shim {} of container {id}", self.binary.display()), error)
+            Error::io(
+                format!(
+                    "cannot {what} the shim {} of container {id}",
+                    self.binary.display()
+                ),
+                error,
+            )
         };
         let listener = unix::listen(&bundle.socket).map_err(|error| fail("listen for", error))?;
         let protected = self.protected().map_err(|error| fail("find", error))?;
@@ -50,21 +59,37 @@ impl Launcher {
             .arg(&bundle.dir)
             .current_dir(&bundle.dir)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
+            .env(
+                "PATH",
+                std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log(bundle));
         davit_sys::process::inherit(&mut command, vec![(OwnedFd::from(listener), 3)]);
         davit_sys::process::new_session(&mut command);
-        let child = tokio::process::Command::from(command).spawn().map_err(|error| fail("spawn", error))?;
+        let child = tokio::process::Command::from(command)
+            .spawn()
+            .map_err(|error| fail("spawn", error))?;
         let pid = child.id().unwrap_or(0);
         tokio::spawn(reap(child));
         Ok(pid)
     }
 
     /// Runs the shim's `delete`: kills and cleans up what a dead shim left.
-    pub(crate) async fn delete(&self, ns: &str, id: &str, bundle: &Bundle, deadline: Duration) -> Result<()> {
-        let fail = |text: String| Error::new(Kind::Internal, format!("cannot clean up after container {id}: {text}"));
+    pub(crate) async fn delete(
+        &self,
+        ns: &str,
+        id: &str,
+        bundle: &Bundle,
+        deadline: Duration,
+    ) -> Result<()> {
+        let fail = |text: String| {
+            Error::new(
+                Kind::Internal,
+                format!("cannot clean up after container {id}: {text}"),
+            )
+        };
         let protected = self.protected().map_err(|error| fail(error.to_string()))?;
         let mut command = protected.command(&self.binary);
         command
@@ -73,7 +98,10 @@ impl Launcher {
             .arg("delete")
             .current_dir(&bundle.dir)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
+            .env(
+                "PATH",
+                std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -87,7 +115,11 @@ impl Launcher {
         if output.status.success() {
             return Ok(());
         }
-        Err(fail(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())))
+        Err(fail(format!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )))
     }
 
     fn protected(&self) -> io::Result<Arc<Protected>> {
@@ -102,13 +134,17 @@ impl Launcher {
         if let Protected::Plain(error) = &*protected {
             tracing::warn!(shim = %self.binary.display(), %error, "cannot seal the shim's binary; it runs as it is");
         }
-        *sealed = Some(Seal { identity, protected: Arc::clone(&protected) });
+        *sealed = Some(Seal {
+            identity,
+            protected: Arc::clone(&protected),
+        });
         Ok(protected)
     }
 
     /// Where a shim's own complaints go.
     fn log(&self, bundle: &Bundle) -> Stdio {
-        std::fs::File::create(bundle.dir.join("shim.log")).map_or_else(|_| Stdio::null(), Stdio::from)
+        std::fs::File::create(bundle.dir.join("shim.log"))
+            .map_or_else(|_| Stdio::null(), Stdio::from)
     }
 }
 

@@ -34,8 +34,14 @@ impl Process {
 
     /// Whether it has not ended.
     pub(crate) fn is_alive(&self) -> bool {
-        let mut fds = [rustix::event::PollFd::new(&self.fd, rustix::event::PollFlags::IN)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [rustix::event::PollFd::new(
+            &self.fd,
+            rustix::event::PollFlags::IN,
+        )];
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
     }
 
@@ -58,7 +64,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_killed_process_is_seen_to_end() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         let process = Process::open(child.id()).unwrap();
         assert!(process.is_alive());
         assert!(!process.gone_within(Duration::from_millis(1)).await);

@@ -84,7 +84,10 @@ impl Run {
 
     /// The connection to the shim.
     pub(crate) fn client(&self) -> Client {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Tells everybody that the end is recorded.
@@ -107,10 +110,16 @@ impl Run {
     /// KILL to the first process, without the shim.
     pub(crate) fn kill_directly(&self) -> Result<()> {
         match &self.process {
-            Some(process) => process
-                .kill()
-                .map_err(|error| Error::io(format!("cannot kill process {} of container {}", self.pid, self.id), error)),
-            None => Err(Error::not_found(format!("process {} of container {} is gone", self.pid, self.id))),
+            Some(process) => process.kill().map_err(|error| {
+                Error::io(
+                    format!("cannot kill process {} of container {}", self.pid, self.id),
+                    error,
+                )
+            }),
+            None => Err(Error::not_found(format!(
+                "process {} of container {} is gone",
+                self.pid, self.id
+            ))),
         }
     }
 
@@ -120,7 +129,9 @@ impl Run {
         let told = async {
             match self.wait("").await {
                 Ok((exit, oom)) => Ending::Exited { exit, oom },
-                Err(error) => Ending::Lost { reason: error.chain() },
+                Err(error) => Ending::Lost {
+                    reason: error.chain(),
+                },
             }
         };
         let untold = async {
@@ -130,9 +141,17 @@ impl Run {
             }
             tokio::time::sleep(TOLD_WITHIN).await;
             match self.bundle.exit("") {
-                Some(file) => Ending::Exited { exit: Exit { code: file.code, at: file.at }, oom: file.oom },
+                Some(file) => Ending::Exited {
+                    exit: Exit {
+                        code: file.code,
+                        at: file.at,
+                    },
+                    oom: file.oom,
+                },
                 None => Ending::Lost {
-                    reason: format!("the process ended and its shim said nothing for {TOLD_WITHIN:?}"),
+                    reason: format!(
+                        "the process ended and its shim said nothing for {TOLD_WITHIN:?}"
+                    ),
                 },
             }
         };
@@ -155,7 +174,13 @@ impl Run {
                 Err(error) => error,
             };
             if let Some(file) = self.bundle.exit(process) {
-                return Ok((Exit { code: file.code, at: file.at }, file.oom));
+                return Ok((
+                    Exit {
+                        code: file.code,
+                        at: file.at,
+                    },
+                    file.oom,
+                ));
             }
             if error.kind() != Kind::Unavailable {
                 return Err(error);

@@ -48,9 +48,13 @@ pub(crate) struct Connect {
 pub(crate) enum Frame {
     Stdout(Bytes),
     Stderr(Bytes),
-    Exit { code: i32 },
+    Exit {
+        code: i32,
+    },
     /// So many bytes were dropped since this reader was too slow; the end.
-    Lagged { dropped: u64 },
+    Lagged {
+        dropped: u64,
+    },
 }
 
 /// The reading side.
@@ -68,23 +72,34 @@ pub(crate) struct FrameWriter {
 /// Connects; when this returns, nothing that comes after is missed.
 pub(crate) async fn connect(socket: &Path, what: &Connect) -> Result<(FrameReader, FrameWriter)> {
     let stream = unix::connect(socket).map_err(|error| {
-        Error::new(Kind::Unavailable, format!("cannot connect to the streams at {}", socket.display()))
-            .with_source(error)
-    })?;
-    tokio::time::timeout(READY_WITHIN, handshake(stream, what)).await.map_err(|_| {
         Error::new(
-            Kind::DeadlineExceeded,
-            format!("the shim did not answer at {} within {READY_WITHIN:?}", socket.display()),
+            Kind::Unavailable,
+            format!("cannot connect to the streams at {}", socket.display()),
         )
-    })?
+        .with_source(error)
+    })?;
+    tokio::time::timeout(READY_WITHIN, handshake(stream, what))
+        .await
+        .map_err(|_| {
+            Error::new(
+                Kind::DeadlineExceeded,
+                format!(
+                    "the shim did not answer at {} within {READY_WITHIN:?}",
+                    socket.display()
+                ),
+            )
+        })?
 }
 
 async fn handshake(stream: UnixStream, what: &Connect) -> Result<(FrameReader, FrameWriter)> {
     let (reader, writer) = stream.into_split();
-    let mut reader = FrameReader { stream: BufReader::with_capacity(4096, reader) };
+    let mut reader = FrameReader {
+        stream: BufReader::with_capacity(4096, reader),
+    };
     let mut writer = FrameWriter { stream: writer };
-    let hello = serde_json::to_vec(what)
-        .map_err(|error| Error::internal("cannot encode a request for streams").with_source(error))?;
+    let hello = serde_json::to_vec(what).map_err(|error| {
+        Error::internal("cannot encode a request for streams").with_source(error)
+    })?;
     writer.frame(HELLO, &hello).await?;
     match reader.raw().await? {
         Some((READY, _)) => Ok((reader, writer)),
@@ -92,7 +107,10 @@ async fn handshake(stream: UnixStream, what: &Connect) -> Result<(FrameReader, F
             "the shim answered a request for streams with {kind:#04x}: {}",
             String::from_utf8_lossy(&payload)
         ))),
-        None => Err(Error::new(Kind::Unavailable, "the shim closed the streams at once: no such process")),
+        None => Err(Error::new(
+            Kind::Unavailable,
+            "the shim closed the streams at once: no such process",
+        )),
     }
 }
 
@@ -108,7 +126,9 @@ impl FrameReader {
             dropped: u64,
         }
         loop {
-            let Some((kind, payload)) = self.raw().await? else { return Ok(None) };
+            let Some((kind, payload)) = self.raw().await? else {
+                return Ok(None);
+            };
             return Ok(Some(match kind {
                 STDOUT => Frame::Stdout(payload),
                 STDERR => Frame::Stderr(payload),
@@ -116,7 +136,9 @@ impl FrameReader {
                     let exit: ExitPayload = parse(&payload)?;
                     Frame::Exit { code: exit.code }
                 }
-                LAGGED => Frame::Lagged { dropped: parse::<LaggedPayload>(&payload)?.dropped },
+                LAGGED => Frame::Lagged {
+                    dropped: parse::<LaggedPayload>(&payload)?.dropped,
+                },
                 // A newer shim may say more than we know.
                 _ => continue,
             }));
@@ -124,7 +146,13 @@ impl FrameReader {
     }
 
     async fn raw(&mut self) -> Result<Option<(u8, Bytes)>> {
-        let broken = |error| Error::new(Kind::Unavailable, "the connection to the shim's streams broke").with_source(error);
+        let broken = |error| {
+            Error::new(
+                Kind::Unavailable,
+                "the connection to the shim's streams broke",
+            )
+            .with_source(error)
+        };
         let kind = match self.stream.read_u8().await {
             Ok(kind) => kind,
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -133,7 +161,10 @@ impl FrameReader {
         };
         let length = self.stream.read_u32().await.map_err(broken)?;
         if length > LONGEST {
-            return Err(Error::new(Kind::DataLoss, format!("the shim sent a frame of {length} bytes")));
+            return Err(Error::new(
+                Kind::DataLoss,
+                format!("the shim sent a frame of {length} bytes"),
+            ));
         }
         let mut payload = BytesMut::zeroed(length as usize);
         self.stream.read_exact(&mut payload).await.map_err(broken)?;
@@ -162,19 +193,20 @@ impl FrameWriter {
     }
 
     async fn frame(&mut self, kind: u8, payload: &[u8]) -> Result<()> {
-        let length = u32::try_from(payload.len()).map_err(|_| Error::internal("a frame of more than 4 GiB"))?;
+        let length = u32::try_from(payload.len())
+            .map_err(|_| Error::internal("a frame of more than 4 GiB"))?;
         let mut frame = BytesMut::with_capacity(5 + payload.len());
         frame.extend_from_slice(&[kind]);
         frame.extend_from_slice(&length.to_be_bytes());
         frame.extend_from_slice(payload);
-        self.stream
-            .write_all(&frame)
-            .await
-            .map_err(|error| Error::new(Kind::Unavailable, "the shim takes no more input").with_source(error))
+        self.stream.write_all(&frame).await.map_err(|error| {
+            Error::new(Kind::Unavailable, "the shim takes no more input").with_source(error)
+        })
     }
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(payload)
-        .map_err(|error| Error::new(Kind::DataLoss, "the shim sent a broken frame").with_source(error))
+    serde_json::from_slice(payload).map_err(|error| {
+        Error::new(Kind::DataLoss, "the shim sent a broken frame").with_source(error)
+    })
 }

@@ -40,11 +40,17 @@ fn shorten(path: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
         return Ok((path.to_owned(), None));
     }
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path of a socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a path of a socket",
+        ));
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(directory, flags, Mode::empty())?;
-    Ok((PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(name), Some(fd)))
+    Ok((
+        PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(name),
+        Some(fd),
+    ))
 }
 
 #[cfg(test)]
@@ -58,7 +64,10 @@ mod tests {
         std::fs::create_dir(&long).unwrap();
         let path = long.join("a.sock");
         drop(listen(&path).unwrap());
-        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            connect(&path).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
         let _listener = listen(&path).unwrap();
         connect(&path).unwrap();
     }
