@@ -12,7 +12,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -59,6 +62,8 @@ struct Tell {
     reference: String,
     /// When bytes were told last, by layer.
     told: Mutex<HashMap<usize, Instant>>,
+    /// Something came over the network.
+    brought: AtomicBool,
 }
 
 impl Images {
@@ -128,6 +133,7 @@ impl Images {
                 reporter,
                 reference: familiar,
                 told: Mutex::default(),
+                brought: AtomicBool::new(false),
             },
         };
         pull.tell.say(
@@ -136,14 +142,28 @@ impl Images {
         );
         match pull.run(&reference).await {
             Ok(()) => op.done(),
-            // What is broken or hostile is not worth keeping.
-            Err(error) if error.kind() == Kind::DataLoss => {
-                op.discard()?;
+            Err(error) => {
+                // What is broken or hostile is not worth keeping for a next try.
+                if !may_help_to_try_again(error.kind()) {
+                    op.discard()?;
+                }
                 Err(error)
             }
-            Err(error) => Err(error),
         }
     }
+}
+
+/// Whether what has come in may be of use to another try.
+fn may_help_to_try_again(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Unavailable
+            | Kind::DeadlineExceeded
+            | Kind::Cancelled
+            | Kind::Unauthenticated
+            | Kind::PermissionDenied
+            | Kind::Internal
+    )
 }
 
 impl Pull<'_> {
@@ -180,7 +200,8 @@ impl Pull<'_> {
                 event: told,
             })
             .await?;
-        let up_to_date = before.is_some_and(|before| before.target.digest == target.digest);
+        let up_to_date = before.is_some_and(|before| before.target.digest == target.digest)
+            && !self.tell.brought.load(Ordering::Relaxed);
         let status = if up_to_date {
             "Image is up to date for"
         } else {
@@ -361,6 +382,7 @@ impl Pull<'_> {
                 .small_blob(&config, size, MAX_DOCUMENT)
                 .await?;
             // It must say what the manifest says before it is kept.
+            self.tell.brought.store(true, Ordering::Relaxed);
             Facts::new(manifest.clone(), parts, &json)?;
             let source = labels::source(self.repository.name());
             self.images
@@ -433,7 +455,10 @@ impl Tell {
             LayerStep::Queued => (PullStage::Queued, 0),
             LayerStep::Exists => (PullStage::Exists, total),
             LayerStep::Downloading(done) => (PullStage::Downloading, to_i64(done)),
-            LayerStep::Downloaded => (PullStage::Downloaded, total),
+            LayerStep::Downloaded => {
+                self.brought.store(true, Ordering::Relaxed);
+                (PullStage::Downloaded, total)
+            }
             LayerStep::Extracting(done) => (PullStage::Extracting, to_i64(done)),
             LayerStep::Complete => (PullStage::Complete, total),
         };

@@ -498,3 +498,105 @@ async fn a_host_that_is_not_there_is_named() {
         Kind::InvalidArgument
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_upload_begins_again() {
+    let registry = Registry::start();
+    let (dir, digest) = made(&[Spec::noise(&[3 << 20])]);
+    let from = registry.push(&source(&dir), "a:1");
+    let home = Home::new().await;
+    home.pull(&from).await.unwrap();
+    let proxy = Proxy::start(registry.port).await;
+    proxy.cut_uploads(2);
+    let to = format!("{}/b:1", proxy.host());
+    home.images.tag(NS, &from, &to).await.unwrap();
+    let request = PushRequest {
+        reference: to,
+        ..Default::default()
+    };
+    let messages = home.push_with(request).await.unwrap();
+    assert_eq!(messages.last().unwrap().digest, digest);
+    assert!(messages.iter().any(|message| message.stage == PushStage::Pushed));
+    assert_eq!(registry.digest("b:1"), digest);
+    assert!(proxy.requests("POST /v2/b/blobs/uploads/").len() >= 3);
+}
+
+/// Makes an authority, and certificates that it signed: "server" for
+/// 127.0.0.1 and "client".
+fn certificates(dir: &std::path::Path) {
+    let path = |name: &str| dir.join(name).display().to_string();
+    std::fs::write(
+        dir.join("ext"),
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+    )
+    .unwrap();
+    support::run(
+        "openssl",
+        &[
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=ca",
+            "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", &path("ca.key"), "-out",
+            &path("ca.crt"),
+        ],
+    );
+    for name in ["server", "client"] {
+        let (key, csr, pem) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        support::run(
+            "openssl",
+            &[
+                "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", &path(&key),
+                "-out", &path(&csr),
+            ],
+        );
+        support::run(
+            "openssl",
+            &[
+                "x509", "-req", "-in", &path(&csr), "-CA", &path("ca.crt"), "-CAkey",
+                &path("ca.key"), "-CAcreateserial", "-days", "2", "-extfile", &path("ext"),
+                "-out", &path(&pem),
+            ],
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_trusted_as_configured() {
+    let dir = tempdir().unwrap();
+    certificates(dir.path());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (server, key, ca) = (path("server.pem"), path("server.key"), path("ca.crt"));
+    let registry =
+        Registry::with(|_| format!("  tls:\n    certificate: {server}\n    key: {key}\n"));
+    let strict = Registry::with(|_| {
+        format!("  tls:\n    certificate: {server}\n    key: {key}\n    clientcas: [{ca}]\n")
+    });
+    let (image, digest) = made(&[Spec::small("one")]);
+    let name = registry.push(&source(&image), "a:1");
+    // On loopback any certificate will do.
+    let home = Home::new().await;
+    assert_eq!(home.pull(&name).await.unwrap().target.digest, digest);
+    // What is configured is kept to.
+    let certs = tempdir().unwrap();
+    let configure = |host: &str, text: &str| {
+        let folder = certs.path().join(host);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("hosts.toml"), text).unwrap();
+    };
+    let home = Home::with(|config| config.certs_d = vec![certs.path().to_owned()]).await;
+    let url = format!("server = \"https://{}\"\n", registry.host());
+    configure(&registry.host(), &url);
+    let started = std::time::Instant::now();
+    let error = home.pull(&name).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(started.elapsed().as_secs() < 2, "it was tried again");
+    configure(&registry.host(), &format!("{url}ca = \"{ca}\"\n"));
+    assert_eq!(home.pull(&name).await.unwrap().target.digest, digest);
+    // With a certificate of our own, where that is asked for.
+    let url = format!("server = \"https://{}\"\nca = \"{ca}\"\n", strict.host());
+    configure(&strict.host(), &url);
+    let other = strict.reference("b:1");
+    home.images.tag(NS, &name, &other).await.unwrap();
+    assert!(home.push(&other).await.is_err());
+    let client = format!("client = [[\"{}\", \"{}\"]]\n", path("client.pem"), path("client.key"));
+    configure(&strict.host(), &format!("{url}{client}"));
+    assert_eq!(home.push(&other).await.unwrap(), digest);
+}

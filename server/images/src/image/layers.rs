@@ -1,6 +1,6 @@
 //! Bringing in and unpacking the layers of one image.
 
-use davit_store::{Error, Result, descriptor::Descriptor};
+use davit_store::{Error, Kind, Result, descriptor::Descriptor};
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, OptionFuture},
@@ -136,7 +136,11 @@ impl Images {
         };
         from.download(&digest, size, &mut sink).await?;
         fail::fail_point!("images.pull.after-layer-bytes");
-        sink.fetch.finish().await?;
+        sink.fetch.finish().await.map_err(|error| match error.kind() {
+            // To content it is a writer's broken promise; here the registry's.
+            Kind::FailedPrecondition => Error::new(Kind::DataLoss, error.chain()),
+            _ => error,
+        })?;
         step(index, LayerStep::Downloaded);
         step(index, LayerStep::Complete);
         Ok(())

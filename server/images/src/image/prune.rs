@@ -77,8 +77,9 @@ impl Images {
     }
 
     async fn prune_groups(&self, namespace: &str, groups: &[Group], all: bool) -> Result<u64> {
-        let users = self.users(namespace)?;
         self.store().transaction(|tx| {
+            // As they are now: nobody can join them before the change.
+            let users = self.users(namespace)?;
             for group in groups {
                 let names = group.names();
                 if users.iter().any(|user| user.uses(&group.image_id, &names)) {

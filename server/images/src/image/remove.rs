@@ -36,13 +36,16 @@ impl Images {
         let found = self.find(namespace, image).await?;
         let group = self.group_of(namespace, &found).await?;
         let chain = self.chain_of(namespace, &group).await;
-        let plan = self.plan(namespace, image, &found, &group, force)?;
+        // Nobody can start to use the image between the look and the change.
+        let plan = self.store().transaction(|tx| {
+            let plan = self.plan(namespace, image, &found, &group, force)?;
+            untag_in(tx, namespace, &group, &plan)?;
+            Ok(plan)
+        })?;
         let mut removed = Removed {
             untagged: plan.untag.iter().map(|name| familiar(name)).collect(),
             deleted: Vec::new(),
         };
-        self.store()
-            .transaction(|tx| untag_in(tx, namespace, &group, &plan))?;
         fail::fail_point!("images.remove.after-untag");
         self.store().durable().await?;
         if plan.delete {

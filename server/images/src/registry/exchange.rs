@@ -34,6 +34,8 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Redirects followed.
 const MAX_REDIRECTS: usize = 10;
+/// Tries to connect.
+const CONNECTS: u32 = 3;
 /// What is read of an error's text, in bytes.
 const MAX_ERROR_TEXT: usize = 16 << 10;
 
@@ -100,6 +102,8 @@ pub(super) struct Link {
 struct Failure {
     error: Error,
     again: bool,
+    /// Not even a connection came up.
+    unreachable: bool,
 }
 
 impl From<Error> for Failure {
@@ -107,6 +111,7 @@ impl From<Error> for Failure {
         Self {
             error,
             again: false,
+            unreachable: false,
         }
     }
 }
@@ -128,6 +133,10 @@ impl Link {
                     None => wait,
                 },
                 Err(failure) if last || !failure.again => return Err(failure.error),
+                // A host that is not there will hardly come up meanwhile.
+                Err(failure) if failure.unreachable && tried >= CONNECTS => {
+                    return Err(failure.error);
+                }
                 Err(failure) => {
                     tracing::debug!(host = %self.host.authority, error = %failure.error, "trying again");
                     self.forget_scheme();
@@ -668,6 +677,7 @@ fn silent(authority: &str) -> Failure {
             format!("registry {authority} gave no answer in time"),
         ),
         again: true,
+        unreachable: false,
     }
 }
 
@@ -698,6 +708,7 @@ fn transport(authority: &str, error: &reqwest::Error) -> Failure {
     Failure {
         error: Error::new(Kind::Unavailable, text),
         again,
+        unreachable: error.is_connect(),
     }
 }
 

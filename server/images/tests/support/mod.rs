@@ -8,6 +8,7 @@
     missing_debug_implementations
 )]
 
+pub mod fake;
 pub mod fixture;
 pub mod proxy;
 pub mod registry;

@@ -17,7 +17,12 @@ struct State {
     requests: Arc<Mutex<Vec<String>>>,
     /// Bytes of answers after which a connection is cut; 0 for never.
     cut_after: Arc<AtomicU64>,
+    /// Connections that are cut after so many bytes of requests.
+    uploads_to_cut: Arc<AtomicU64>,
 }
+
+/// Bytes of a request after which an upload is cut.
+const UPLOAD_CUT: u64 = 600 << 10;
 
 pub struct Proxy {
     state: State,
@@ -48,6 +53,11 @@ impl Proxy {
         self.state.cut_after.store(bytes, Ordering::SeqCst);
     }
 
+    /// Cuts this many uploads in the middle.
+    pub fn cut_uploads(&self, count: u64) {
+        self.state.uploads_to_cut.store(count, Ordering::SeqCst);
+    }
+
     /// All requests whose head contains this.
     pub fn requests(&self, with: &str) -> Vec<String> {
         let requests = self.state.requests.lock().unwrap();
@@ -73,7 +83,9 @@ impl State {
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
         let requests = self.requests.clone();
+        let to_cut = self.uploads_to_cut.clone();
         let up = async move {
+            let mut passed = 0;
             let mut block = vec![0; 64 << 10];
             loop {
                 let n = from_client.read(&mut block).await.unwrap_or(0);
@@ -87,6 +99,13 @@ impl State {
                     requests.lock().unwrap().push(text[..end].to_owned());
                 }
                 if to_server.write_all(&block[..n]).await.is_err() {
+                    break;
+                }
+                passed += n as u64;
+                let less = |left: u64| left.checked_sub(1);
+                if passed > UPLOAD_CUT
+                    && to_cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+                {
                     break;
                 }
             }
