@@ -322,12 +322,13 @@ impl Daemon {
     }
 
     fn remove_all(&self) {
-        let client = self.client();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime for the clean-up");
         runtime.block_on(async {
+            // Made in here: a connection belongs to a runtime.
+            let client = self.client();
             let namespaces = client
                 .system()
                 .list_namespaces(v1::ListNamespacesRequest {})

@@ -179,13 +179,23 @@ fn refuse_volumes(plan: &spec::Plan) -> Result<()> {
 
 /// Networks come with another version of the engine: until then a container
 /// on one has a namespace of its own with nothing but a loopback interface.
+/// Whoever names a network or publishes a port is told so; a container that
+/// asked for nothing gets no word with each start (`info` has it).
 fn network_warning(options: &ContainerOptions) -> Result<Option<String>> {
+    let publishes = !options.ports.is_empty() || options.publish_all_ports;
     Ok(match spec::NetworkMode::parse(&options.network_mode)? {
-        spec::NetworkMode::Named(name) => Some(format!(
-            "networks are not available yet: network \"{}\" is treated as \"none\"; use network host to reach others",
-            if name.is_empty() { "default" } else { &name }
-        )),
-        spec::NetworkMode::None | spec::NetworkMode::Host | spec::NetworkMode::Container(_) => None,
+        spec::NetworkMode::Named(name)
+            if publishes || !(name.is_empty() || name == "default") =>
+        {
+            Some(format!(
+                "networks are not available yet: network \"{}\" is treated as \"none\" and no port is published; use network host to reach others",
+                if name.is_empty() { "default" } else { &name }
+            ))
+        }
+        spec::NetworkMode::Named(_)
+        | spec::NetworkMode::None
+        | spec::NetworkMode::Host
+        | spec::NetworkMode::Container(_) => None,
     })
 }
 

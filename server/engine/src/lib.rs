@@ -6,6 +6,7 @@
 
 mod actor;
 mod attach;
+mod cgroup_parent;
 mod config;
 mod containers;
 mod create;
@@ -97,6 +98,7 @@ impl Engine {
     /// this, and nothing is written to the store.
     pub async fn close(&self) {
         self.shared.close().await;
+        cgroup_parent::remove_if_empty(&self.shared.config.cgroup_parent);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
