@@ -37,7 +37,11 @@ pub(crate) fn is_manifest(media_type: &str) -> bool {
 
 /// Whether it is an image's config.
 pub(crate) fn is_config(media_type: &str) -> bool {
-    matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
+    // The last is what some early registries said of docker's.
+    matches!(
+        media_type,
+        OCI_CONFIG | DOCKER_CONFIG | "application/octet-stream"
+    )
 }
 
 /// Whether it is a layer of files, whatever its compression.

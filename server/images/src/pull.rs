@@ -182,6 +182,7 @@ impl Pull<'_> {
             .await?
             .ok_or_else(|| self.no_match(reference))?;
         let facts = self.facts(&manifest).await?;
+        self.check_platform(reference, &facts)?;
         let key = self.layers(&facts).await?;
         fail::fail_point!("images.pull.after-layers");
         self.images
@@ -428,6 +429,20 @@ impl Pull<'_> {
             )?;
         }
         Ok(())
+    }
+
+    /// An image without an index says only in its config what it is for.
+    fn check_platform(&self, reference: &Reference, facts: &Facts) -> Result<()> {
+        let actual = facts.platform();
+        if !self.wanted.is_strict() || self.wanted.rank(&actual).is_some() {
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "image with reference {} was found but does not match the specified platform: wanted {}, actual: {}",
+            reference.familiar(),
+            platform::format(self.wanted.platform()),
+            platform::format(&actual)
+        )))
     }
 
     fn no_match(&self, reference: &Reference) -> Error {

@@ -141,6 +141,7 @@ impl Push<'_> {
             .buffer_unordered(16)
             .try_collect::<()>()
             .await?;
+        fail::fail_point!("images.push.after-blobs");
         for manifest in &plan.manifests {
             let is_target = manifest.digest == plan.target.digest;
             let place = if is_target {

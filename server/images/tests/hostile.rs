@@ -32,7 +32,14 @@ async fn refused(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> da
     assert!(home.images.list(NS, &[]).await.unwrap().is_empty());
     home.images.collector().run().await.unwrap();
     assert!(home.images.content().list(NS).unwrap().is_empty());
-    assert!(home.images.snapshots("").unwrap().walk(NS).unwrap().is_empty());
+    assert!(
+        home.images
+            .snapshots("")
+            .unwrap()
+            .walk(NS)
+            .unwrap()
+            .is_empty()
+    );
     error
 }
 
@@ -41,7 +48,10 @@ async fn lies_about_manifests_are_refused() {
     let parts = small();
     let other = parts.clone();
     let error = refused(move |asked| {
-        other.answer(asked).header("docker-content-digest", &format!("sha256:{}", "0".repeat(64)))
+        other.answer(asked).header(
+            "docker-content-digest",
+            &format!("sha256:{}", "0".repeat(64)),
+        )
     })
     .await;
     assert_eq!(error.kind(), Kind::DataLoss, "{error}");
@@ -51,8 +61,15 @@ async fn lies_about_manifests_are_refused() {
     let error = refused(|_| Reply::ok("<html>")).await;
     assert_eq!(error.kind(), Kind::DataLoss, "{error}");
     let both = br#"{"schemaVersion":2,"manifests":[],"config":{},"layers":[]}"#;
-    assert_eq!(refused(|_| Reply::ok(both.to_vec())).await.kind(), Kind::DataLoss);
-    let error = refused(|_| Reply { endless: true, ..Reply::status(200) }).await;
+    assert_eq!(
+        refused(|_| Reply::ok(both.to_vec())).await.kind(),
+        Kind::DataLoss
+    );
+    let error = refused(|_| Reply {
+        endless: true,
+        ..Reply::status(200)
+    })
+    .await;
     assert_eq!(error.kind(), Kind::ResourceExhausted, "{error}");
     let chart = br#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0},"layers":[]}"#;
     let error = refused(|_| Reply::ok(chart.to_vec())).await;
@@ -114,15 +131,20 @@ async fn lies_about_ranges_do_no_harm() {
             }
             let ranged = asked.head.contains("range: bytes=");
             match lie {
-                "wrong start" if ranged => Reply { status: 206, ..reply }
-                    .header("content-range", &format!("bytes 0-{whole}/{whole}")),
+                "wrong start" if ranged => Reply {
+                    status: 206,
+                    ..reply
+                }
+                .header("content-range", &format!("bytes 0-{whole}/{whole}")),
                 "unsatisfiable" if ranged => Reply::status(416),
                 _ => reply,
             }
         })
         .await;
         let home = Home::new().await;
-        home.pull(&fake.reference("a/b:1")).await.unwrap_or_else(|error| panic!("{lie}: {error}"));
+        home.pull(&fake.reference("a/b:1"))
+            .await
+            .unwrap_or_else(|error| panic!("{lie}: {error}"));
     }
 }
 
@@ -146,9 +168,16 @@ async fn busy_registries_are_asked_again_and_dead_ones_given_up() {
     let home = Home::new().await;
     let started = Instant::now();
     home.pull(&fake.reference("a/b:1")).await.unwrap();
-    assert!(started.elapsed() > Duration::from_secs(2), "Retry-After was not kept");
+    assert!(
+        started.elapsed() > Duration::from_secs(2),
+        "Retry-After was not kept"
+    );
     let fake = Fake::start(|asked| {
-        if asked.path == "/v2/" { Reply::ok("") } else { Reply::status(500) }
+        if asked.path == "/v2/" {
+            Reply::ok("")
+        } else {
+            Reply::status(500)
+        }
     })
     .await;
     let error = home.pull(&fake.reference("a/c:1")).await.unwrap_err();
@@ -163,7 +192,13 @@ async fn busy_registries_are_asked_again_and_dead_ones_given_up() {
     })
     .await;
     let started = Instant::now();
-    assert_eq!(home.pull(&fake.reference("a/d:1")).await.unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(
+        home.pull(&fake.reference("a/d:1"))
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::Unavailable
+    );
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
@@ -193,7 +228,12 @@ async fn secrets_do_not_follow_redirects() {
     };
     home.pull_with(request("a/b:1")).await.unwrap();
     assert!(!storage.asked("/blobs/").is_empty());
-    assert!(storage.asked("").iter().all(|asked| !asked.head.contains("authorization")));
+    assert!(
+        storage
+            .asked("")
+            .iter()
+            .all(|asked| !asked.head.contains("authorization"))
+    );
     let circle = Fake::start(|asked| match asked.path.as_str() {
         "/v2/" => Reply::ok(""),
         path => Reply::status(302).header("location", path),
@@ -231,5 +271,8 @@ async fn hostile_layers_leave_nothing() {
     let digest = parts.layer_digest();
     let error = refused(move |asked| parts.answer(asked)).await;
     let said = error.chain();
-    assert!(said.contains(&digest[..20]) && said.contains("escape"), "{said}");
+    assert!(
+        said.contains(&digest[..20]) && said.contains("escape"),
+        "{said}"
+    );
 }

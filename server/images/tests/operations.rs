@@ -322,7 +322,7 @@ async fn moved_names_leave_dangling_images_to_prune() {
         ..Default::default()
     };
     let planned = home.images.prune(NS, dry).await.unwrap();
-    assert_eq!(planned.detail.deleted, [old.id.clone()]);
+    assert_eq!(planned.detail.deleted, std::slice::from_ref(&old.id));
     assert!(planned.space_reclaimed > 0);
     // A name brings it back.
     home.images.tag(NS, &old.id, "old:1").await.unwrap();

@@ -38,7 +38,7 @@ async fn what_was_pulled_is_pushed_byte_for_byte() {
     let home = Home::new().await;
     let image = home.pull(&name).await.unwrap();
     assert_eq!(image.target.digest, digest);
-    assert_eq!(image.names, [name.clone()]);
+    assert_eq!(image.names, std::slice::from_ref(&name));
     assert_eq!(image.labels["text"], "one");
     assert_eq!(
         image.repo_digests,
@@ -235,7 +235,7 @@ async fn the_platform_chooses_from_an_index() {
     assert_eq!(registry.digest("whole:1"), digest);
     let riscv = davit_store::descriptor::Platform {
         architecture: "riscv64".into(),
-        ..platform
+        ..platform.clone()
     };
     let request = PullRequest {
         reference: name,
@@ -248,6 +248,20 @@ async fn the_platform_chooses_from_an_index() {
         error
             .to_string()
             .contains("no matching manifest for linux/riscv64"),
+        "{error}"
+    );
+    // An image without an index is held to the platform too.
+    let (dir, _) = made(&[Spec::small("single")]);
+    let request = PullRequest {
+        reference: registry.push(&source(&dir), "single:1"),
+        platform: Some(platform),
+        ..Default::default()
+    };
+    let error = home.pull_with(request).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("does not match the specified platform"),
         "{error}"
     );
 }
@@ -516,7 +530,11 @@ async fn a_broken_upload_begins_again() {
     };
     let messages = home.push_with(request).await.unwrap();
     assert_eq!(messages.last().unwrap().digest, digest);
-    assert!(messages.iter().any(|message| message.stage == PushStage::Pushed));
+    assert!(
+        messages
+            .iter()
+            .any(|message| message.stage == PushStage::Pushed)
+    );
     assert_eq!(registry.digest("b:1"), digest);
     assert!(proxy.requests("POST /v2/b/blobs/uploads/").len() >= 3);
 }
@@ -533,26 +551,62 @@ fn certificates(dir: &std::path::Path) {
     support::run(
         "openssl",
         &[
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=ca",
-            "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", &path("ca.key"), "-out",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=ca",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-keyout",
+            &path("ca.key"),
+            "-out",
             &path("ca.crt"),
         ],
     );
     for name in ["server", "client"] {
-        let (key, csr, pem) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        let (key, csr, pem) = (
+            format!("{name}.key"),
+            format!("{name}.csr"),
+            format!("{name}.pem"),
+        );
         support::run(
             "openssl",
             &[
-                "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", &path(&key),
-                "-out", &path(&csr),
+                "req",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=x",
+                "-keyout",
+                &path(&key),
+                "-out",
+                &path(&csr),
             ],
         );
         support::run(
             "openssl",
             &[
-                "x509", "-req", "-in", &path(&csr), "-CA", &path("ca.crt"), "-CAkey",
-                &path("ca.key"), "-CAcreateserial", "-days", "2", "-extfile", &path("ext"),
-                "-out", &path(&pem),
+                "x509",
+                "-req",
+                "-in",
+                &path(&csr),
+                "-CA",
+                &path("ca.crt"),
+                "-CAkey",
+                &path("ca.key"),
+                "-CAcreateserial",
+                "-days",
+                "2",
+                "-extfile",
+                &path("ext"),
+                "-out",
+                &path(&pem),
             ],
         );
     }
@@ -596,7 +650,11 @@ async fn tls_is_trusted_as_configured() {
     let other = strict.reference("b:1");
     home.images.tag(NS, &name, &other).await.unwrap();
     assert!(home.push(&other).await.is_err());
-    let client = format!("client = [[\"{}\", \"{}\"]]\n", path("client.pem"), path("client.key"));
+    let client = format!(
+        "client = [[\"{}\", \"{}\"]]\n",
+        path("client.pem"),
+        path("client.key")
+    );
     configure(&strict.host(), &format!("{url}{client}"));
     assert_eq!(home.push(&other).await.unwrap(), digest);
 }

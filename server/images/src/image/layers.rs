@@ -136,11 +136,14 @@ impl Images {
         };
         from.download(&digest, size, &mut sink).await?;
         fail::fail_point!("images.pull.after-layer-bytes");
-        sink.fetch.finish().await.map_err(|error| match error.kind() {
-            // To content it is a writer's broken promise; here the registry's.
-            Kind::FailedPrecondition => Error::new(Kind::DataLoss, error.chain()),
-            _ => error,
-        })?;
+        sink.fetch
+            .finish()
+            .await
+            .map_err(|error| match error.kind() {
+                // To content it is a writer's broken promise; here the registry's.
+                Kind::FailedPrecondition => Error::new(Kind::DataLoss, error.chain()),
+                _ => error,
+            })?;
         step(index, LayerStep::Downloaded);
         step(index, LayerStep::Complete);
         Ok(())

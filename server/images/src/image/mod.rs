@@ -9,6 +9,7 @@ mod changes;
 mod check;
 mod create;
 mod disk_usage;
+mod document;
 pub(crate) mod facts;
 mod filter;
 mod history;

@@ -10,7 +10,8 @@ use reqwest::Response;
 
 use super::{
     Repository,
-    exchange::{Link, Request, jittered, next_chunk, read_bounded},
+    answer::{next_chunk, read_bounded},
+    exchange::{Link, Request, jittered},
     tries,
 };
 use crate::Digest;

@@ -1,18 +1,16 @@
-//! One request to one host: who we are there, redirects, and trying again.
+//! One request to one host: credentials, redirects, and trying again.
 
 use std::{
     collections::HashMap,
-    error::Error as StdError,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use base64::Engine as _;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use davit_store::{Error, Kind, Result};
 use http::{
     HeaderName, HeaderValue, Method, StatusCode,
-    header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_LENGTH},
 };
 use reqwest::{Body, Response};
 use tokio::sync::OnceCell;
@@ -20,24 +18,21 @@ use url::Url;
 
 use super::{
     Shared,
-    challenge::{self, Bearer, Challenge},
-    credentials::{Credential, from_docker_config},
+    answer::{Failure, SILENCE, authority, location, retry_after, silent, transport},
+    challenge::{self, Challenge},
+    credentials::Credential,
     hosts::{Host, Scheme, Tls},
-    token::{self, Scope, TokenAnswer, TokenKey, TokenRequest},
+    token::Scope,
 };
 
-/// How long a host may be silent: before its answer and within it.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
 /// The longest `Retry-After` that is waited for.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// First wait between two tries; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Redirects followed.
 const MAX_REDIRECTS: usize = 10;
 /// Tries to connect.
 const CONNECTS: u32 = 3;
-/// What is read of an error's text, in bytes.
-const MAX_ERROR_TEXT: usize = 16 << 10;
 
 /// What is sent along.
 #[derive(Clone)]
@@ -96,24 +91,6 @@ pub(super) struct Link {
     /// Credentials of the call; only for the upstream host.
     pub(super) given: Option<Credential>,
     pub(super) credential: OnceCell<Credential>,
-}
-
-/// A failure on the way, and whether another try may help.
-struct Failure {
-    error: Error,
-    again: bool,
-    /// Not even a connection came up.
-    unreachable: bool,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            again: false,
-            unreachable: false,
-        }
-    }
 }
 
 impl Link {
@@ -287,7 +264,7 @@ impl Link {
     }
 
     /// Whether credentials and headers of this host may go to `url`.
-    fn is_ours(&self, url: &Url) -> bool {
+    pub(super) fn is_ours(&self, url: &Url) -> bool {
         let default = if url.scheme() == "https" { "443" } else { "80" };
         let ours = &self.host.authority;
         let scheme = match self.host.scheme {
@@ -342,324 +319,11 @@ impl Link {
     fn forget_scheme(&self) {
         self.shared.schemes().remove(&self.host.authority);
     }
-
-    async fn credential(&self) -> Result<&Credential> {
-        self.credential
-            .get_or_try_init(|| async {
-                if let Some(given) = &self.given {
-                    return Ok(given.clone());
-                }
-                let config = self.shared.docker_config.as_ref();
-                from_docker_config(config, &self.domain, &self.host.authority).await
-            })
-            .await
-    }
-
-    /// What the host has asked for before, so that most requests go once.
-    async fn known_authorization(&self, scope: &Scope) -> Result<Option<String>> {
-        let Some(challenge) = self.shared.challenge(&self.host.authority) else {
-            return Ok(None);
-        };
-        match challenge {
-            Challenge::Basic => self.authorization(&challenge, scope, None).await,
-            Challenge::Bearer(mut bearer) => {
-                // The remembered scope is that of another request.
-                bearer.scope.clear();
-                self.bearer(&bearer, scope, None).await
-            }
-        }
-    }
-
-    async fn authorization(
-        &self,
-        challenge: &Challenge,
-        scope: &Scope,
-        refused: Option<&str>,
-    ) -> Result<Option<String>> {
-        match challenge {
-            Challenge::Bearer(bearer) => self.bearer(bearer, scope, refused).await,
-            Challenge::Basic => match self.credential().await? {
-                Credential::Password(user, password) => {
-                    let shown = basic(user, password);
-                    Ok((refused != Some(shown.as_str())).then_some(shown))
-                }
-                Credential::Token(token) => Ok(Some(format!("Bearer {token}"))),
-                Credential::Anonymous | Credential::Identity(_) => Ok(None),
-            },
-        }
-    }
-
-    async fn bearer(
-        &self,
-        bearer: &Bearer,
-        scope: &Scope,
-        refused: Option<&str>,
-    ) -> Result<Option<String>> {
-        let credential = self.credential().await?.clone();
-        if let Credential::Token(token) = &credential {
-            return Ok(refused.is_none().then(|| format!("Bearer {token}")));
-        }
-        let key = TokenKey {
-            authority: self.host.authority.clone(),
-            scope: scope.clone(),
-            credential: credential.clone(),
-        };
-        let refused = refused.and_then(|shown| shown.strip_prefix("Bearer "));
-        if refused.is_none()
-            && let Some(token) = self.shared.tokens.cached(&key).await
-        {
-            return Ok(Some(format!("Bearer {token}")));
-        }
-        let asked = Scope::parse(&bearer.scope);
-        // A mirror may know the repository by another name than we do.
-        let wanted = if asked.is_empty() || self.host.upstream {
-            scope.clone().and(asked)
-        } else {
-            asked
-        };
-        let fetch = self.fetch_token(bearer, &wanted, &credential);
-        let token = self.shared.tokens.get(&key, refused, fetch).await?;
-        Ok(Some(format!("Bearer {token}")))
-    }
-
-    async fn fetch_token(
-        &self,
-        bearer: &Bearer,
-        scope: &Scope,
-        credential: &Credential,
-    ) -> Result<TokenAnswer> {
-        let (method, url, login, form) = match token::request(bearer, scope, credential)? {
-            TokenRequest::Get(url, login) => (Method::GET, url, login, None),
-            TokenRequest::Post(url, form) => (Method::POST, url, None, Some(form)),
-        };
-        let authority = authority(&url);
-        if url.scheme() != "https" && self.host.scheme == Scheme::Https {
-            return Err(Error::new(
-                Kind::Unauthenticated,
-                format!(
-                    "registry {} sends its users to plain HTTP for a token ({authority}); refused",
-                    self.host.authority
-                ),
-            ));
-        }
-        let tls = Tls {
-            client: Vec::new(),
-            ..self.host.tls.clone()
-        };
-        let tls = if self.is_ours(&url) {
-            self.host.tls.clone()
-        } else {
-            tls
-        };
-        let client = self.shared.clients.get(
-            &authority,
-            url.scheme() == "http",
-            &tls,
-            self.host.dial_timeout,
-        )?;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let mut builder = client.request(method.clone(), url.clone());
-            if let Some((user, password)) = &login {
-                builder = builder.header(AUTHORIZATION, basic(user, password));
-            }
-            if let Some(form) = &form {
-                builder = builder
-                    .header(
-                        http::header::CONTENT_TYPE,
-                        "application/x-www-form-urlencoded",
-                    )
-                    .body(form.clone());
-            }
-            let sent = match tokio::time::timeout(SILENCE, builder.send()).await {
-                Ok(sent) => sent.map_err(|error| transport(&authority, &error)),
-                Err(_) => Err(silent(&authority)),
-            };
-            let response = match sent {
-                Err(failure) if !failure.again || tries >= 4 => return Err(failure.error),
-                Ok(response) if !is_busy(response.status()) || tries >= 4 => response,
-                Ok(_) | Err(_) => {
-                    tokio::time::sleep(jittered(FIRST_WAIT * 2u32.pow(tries))).await;
-                    continue;
-                }
-            };
-            return token_answer(response, &authority).await;
-        }
-    }
 }
 
-async fn token_answer(response: Response, authority: &str) -> Result<TokenAnswer> {
-    let status = response.status();
-    if !status.is_success() {
-        let error = refusal(response, &format!("token server {authority}")).await;
-        return Err(
-            match status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-                true => Error::new(Kind::Unauthenticated, error.to_string()),
-                false => error,
-            },
-        );
-    }
-    let text = read_bounded(response, token::MAX_ANSWER).await?;
-    serde_json::from_slice(&text).map_err(|error| {
-        Error::new(
-            Kind::Unauthenticated,
-            format!("token server {authority} answered no token"),
-        )
-        .with_source(error)
-    })
-}
-
-/// The whole of a small answer. `ResourceExhausted` when it is not small.
-pub(super) async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes> {
-    let host = authority(response.url());
-    let too_large = || {
-        Error::new(
-            Kind::ResourceExhausted,
-            format!("{host} sent more than {limit} bytes where that is not sane"),
-        )
-    };
-    if response
-        .content_length()
-        .is_some_and(|length| length > limit as u64)
-    {
-        return Err(too_large());
-    }
-    let mut all = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut response).await? {
-        if all.len() + chunk.len() > limit {
-            return Err(too_large());
-        }
-        all.extend_from_slice(&chunk);
-    }
-    Ok(all.freeze())
-}
-
-/// The next bytes of an answer; `Unavailable` when they stay away.
-pub(super) async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>> {
-    let host = authority(response.url());
-    match tokio::time::timeout(SILENCE, response.chunk()).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) => Err(transport(&host, &error).error),
-        Err(_) => Err(silent(&host).error),
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct ErrorList {
-    #[serde(default)]
-    errors: Vec<ErrorEntry>,
-}
-
-#[derive(serde::Deserialize)]
-struct ErrorEntry {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
-/// Why a host refused `what`, in its own words (distribution spec, "Error
-/// codes").
-pub(super) async fn refusal(response: Response, what: &str) -> Error {
-    let status = response.status();
-    let kind = match status.as_u16() {
-        401 => Kind::Unauthenticated,
-        403 => Kind::PermissionDenied,
-        404 => Kind::NotFound,
-        405 | 501 => Kind::Unimplemented,
-        408 | 429 | 500..=599 => Kind::Unavailable,
-        413 => Kind::ResourceExhausted,
-        416 => Kind::OutOfRange,
-        400..=499 => Kind::InvalidArgument,
-        _ => Kind::Internal,
-    };
-    let said = words_of(response).await;
-    let said = said.unwrap_or_else(|| format!("the registry answered {status}"));
-    Error::new(kind, format!("{what}: {said}"))
-}
-
-async fn words_of(mut response: Response) -> Option<String> {
-    let mut text = Vec::new();
-    while text.len() < MAX_ERROR_TEXT {
-        match tokio::time::timeout(Duration::from_secs(5), response.chunk()).await {
-            Ok(Ok(Some(chunk))) => text.extend_from_slice(&chunk),
-            _ => break,
-        }
-    }
-    text.truncate(MAX_ERROR_TEXT);
-    let list: ErrorList = serde_json::from_slice(&text).ok()?;
-    let said: Vec<String> = list
-        .errors
-        .iter()
-        .take(4)
-        .map(|entry| {
-            let code = entry.code.to_lowercase().replace('_', " ");
-            let message: String = entry
-                .message
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(300)
-                .collect();
-            match (code.as_str(), message.as_str()) {
-                (_, "") => code,
-                ("", _) => message,
-                _ => format!("{code}: {message}"),
-            }
-        })
-        .filter(|said| !said.is_empty())
-        .collect();
-    (!said.is_empty()).then(|| said.join("; "))
-}
-
-/// "host" or "host:port" of a URL.
-pub(super) fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}
-
-/// Where an answer points to.
-pub(super) fn location(base: &Url, response: &Response) -> Result<Url> {
-    let refused = || {
-        Error::new(
-            Kind::Unavailable,
-            format!("{} points to no valid place", authority(base)),
-        )
-    };
-    let text = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(refused)?;
-    let url = base
-        .join(text)
-        .map_err(|error| refused().with_source(error))?;
-    match url.scheme() {
-        "http" | "https" => Ok(url),
-        _ => Err(refused()),
-    }
-}
-
-fn basic(user: &str, password: &str) -> String {
-    let engine = base64::engine::general_purpose::STANDARD;
-    format!("Basic {}", engine.encode(format!("{user}:{password}")))
-}
-
-fn is_busy(status: StatusCode) -> bool {
+/// Whether a host may do better in a moment.
+pub(super) fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    let wait = at.duration_since(jiff::Timestamp::now());
-    Some(Duration::try_from(wait).unwrap_or_default())
 }
 
 /// A wait with up to a quarter on top, so that clients do not come in step.
@@ -670,54 +334,12 @@ pub(super) fn jittered(wait: Duration) -> Duration {
     wait + wait * noise / 1024
 }
 
-fn silent(authority: &str) -> Failure {
-    Failure {
-        error: Error::new(
-            Kind::Unavailable,
-            format!("registry {authority} gave no answer in time"),
-        ),
-        again: true,
-        unreachable: false,
-    }
-}
-
-/// What is wrong with a connection, told by the innermost cause: that is what
-/// people can act on. URLs are left out, they may carry signatures.
-fn transport(authority: &str, error: &reqwest::Error) -> Failure {
-    let mut again = !error.is_builder();
-    let mut cause: &(dyn StdError + 'static) = error;
-    loop {
-        let inner = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        let next = match inner {
-            Some(inner) => Some(inner as &(dyn StdError + 'static)),
-            None => cause.source(),
-        };
-        match next {
-            Some(next) => cause = next,
-            None => break,
-        }
-        // A certificate does not get better by asking again.
-        if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref::<rustls::Error>() {
-            again = false;
-            break;
-        }
-    }
-    let text = format!("can't reach registry {authority}: {cause}");
-    Failure {
-        error: Error::new(Kind::Unavailable, text),
-        again,
-        unreachable: error.is_connect(),
-    }
-}
-
 impl Shared {
     fn schemes(&self) -> std::sync::MutexGuard<'_, HashMap<String, &'static str>> {
         self.schemes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn challenge(&self, authority: &str) -> Option<Challenge> {
+    pub(super) fn challenge(&self, authority: &str) -> Option<Challenge> {
         self.challenges
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

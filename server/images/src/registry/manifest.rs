@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::{
     Repository,
-    exchange::{Link, Payload, Request, Target, authority, read_bounded, refusal},
+    answer::{authority, read_bounded, refusal},
+    exchange::{Link, Payload, Request, Target},
     hosts::Host,
     token::Scope,
     tries,

@@ -9,6 +9,7 @@
 //! upload     a blob, unless the registry has it
 //! ```
 
+mod answer;
 mod challenge;
 mod clients;
 mod credentials;
@@ -16,6 +17,7 @@ mod download;
 mod exchange;
 mod hosts;
 mod hosts_file;
+mod login;
 mod manifest;
 mod token;
 mod upload;

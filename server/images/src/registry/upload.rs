@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use super::{
     Repository,
-    exchange::{Link, Payload, Request, SILENCE, Target, jittered, location, refusal},
+    answer::{SILENCE, location, refusal},
+    exchange::{Link, Payload, Request, Target, jittered},
     token::Scope,
 };
 use crate::Digest;

@@ -104,7 +104,9 @@ impl State {
                 passed += n as u64;
                 let less = |left: u64| left.checked_sub(1);
                 if passed > UPLOAD_CUT
-                    && to_cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+                    && to_cut
+                        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+                        .is_ok()
                 {
                     break;
                 }
