@@ -1,5 +1,8 @@
-//! Reading tar streams that nobody vouches for: what layers are read with, for
-//! others who take archives from strangers (`cp` into a container).
+//! Tar streams for others than layers: reading what nobody vouches for (`cp`
+//! into a container), and writing files as they lie in a tree (`cp` out,
+//! `export`, and the layers of `commit`).
+
+mod write;
 
 pub use crate::unpack::{
     inflate::Inflate,
@@ -7,3 +10,4 @@ pub use crate::unpack::{
     remove::remove_tree,
     tar::{Entry, EntryKind, Tar},
 };
+pub use write::TreeWriter;

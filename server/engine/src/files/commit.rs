@@ -1,12 +1,15 @@
 //! An image out of a container.
 
+use std::path::PathBuf;
+
 use davit_images::{
     Images,
-    diff::{self, Compression},
+    diff::{self, LayerOptions},
     image::NewImage,
 };
 use davit_store::{Error, Result, image_config::ImageConfig, table::container::ContainerRecord};
 
+use super::diff::MADE_BY_RUNTIME;
 use crate::model::CommitRequest;
 
 /// Makes an image of the container's image, its changes to the files as one
@@ -29,14 +32,11 @@ pub async fn commit(
     let snapshots = images.snapshots(&record.snapshotter)?;
     // Holds the new blobs until the image refers to them.
     let operation = images.leases().operation(namespace);
-    let layer = diff::layer(
-        images.content(),
-        snapshots,
-        &operation,
-        &record.snapshot_key,
-        Compression::Gzip,
-    )
-    .await?;
+    let options = LayerOptions {
+        skip: MADE_BY_RUNTIME.iter().map(PathBuf::from).collect(),
+        ..Default::default()
+    };
+    let layer = diff::layer(images.content(), snapshots, &operation, &record.snapshot_key, options).await?;
     let mut command = vec![details.path.clone()];
     command.extend(details.args.iter().cloned());
     let new = NewImage {

@@ -13,7 +13,7 @@ use crate::model::{Change, ChangeKind};
 /// Places that the runtime makes in every container to mount something there.
 /// docker keeps them in a layer of their own; here they are in the writable
 /// one and left out.
-const MADE_BY_RUNTIME: &[&str] = &[
+pub(super) const MADE_BY_RUNTIME: &[&str] = &[
     "/dev",
     "/dev/console",
     "/dev/mqueue",

@@ -1,7 +1,6 @@
 //! The root directory of a container, opened.
 
 use std::{
-    fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -75,18 +74,6 @@ impl Root {
     /// `flags` say otherwise for the last one.
     pub(super) fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         open_beneath(self.fd.as_fd(), path, flags)
-    }
-
-    /// Opens a file for reading; never hangs on a FIFO or waits for a device.
-    pub(super) fn open_file(dir: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::openat(
-            dir,
-            name,
-            flags,
-            Mode::empty(),
-        )?))
     }
 
     /// `error` as an answer to somebody who named `path`.

@@ -156,7 +156,9 @@ impl Extractor {
         if entry.kind != EntryKind::Directory {
             return Err(Refusal::Hostile("it would replace the root directory".into()));
         }
-        let root = self.walker.root();
+        // A detached mount's own descriptor is good for looking up only.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = &openat(self.walker.root(), c".", flags, Mode::empty())?;
         fchown(root, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
         fchmod(root, Mode::from_raw_mode(entry.mode))?;
         set_xattrs(entry, |name, value| fsetxattr(root, name, value, XattrFlags::empty()))?;

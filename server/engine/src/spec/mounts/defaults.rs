@@ -26,7 +26,8 @@ pub(in super::super) fn assemble(
     let dev_taken = taken("/dev");
     let mut list = Vec::new();
     for one in system(options, plan, start.shm) {
-        if !taken(one.target) && !(dev_taken && one.target.starts_with("/dev/")) {
+        let below_taken = dev_taken && one.target.starts_with("/dev/");
+        if !(taken(one.target) || below_taken) {
             list.push(one.build()?);
         }
     }
