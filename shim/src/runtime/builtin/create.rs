@@ -109,6 +109,10 @@ pub(super) fn create(
         bundle: request.bundle.to_owned(),
         cgroup,
         init: None,
+        has_late_hooks: spec
+            .hooks()
+            .as_ref()
+            .is_some_and(|h| h.poststart().is_some() || h.poststop().is_some()),
     };
     saved.claim(&options.root)?;
     let made = launch(request, options, &spec, linux, &saved);

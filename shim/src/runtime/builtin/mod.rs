@@ -383,6 +383,9 @@ impl Builtin {
             &oci_spec::runtime::Hooks,
         ) -> (&'static str, Option<&Vec<oci_spec::runtime::Hook>>),
     ) -> Result<()> {
+        if !saved.has_late_hooks {
+            return Ok(());
+        }
         let spec = create::load_spec(&saved.bundle)?;
         let Some(hooks) = spec.hooks() else {
             return Ok(());

@@ -17,11 +17,11 @@ pub(super) fn drop_bounding(process: &Process) -> Result<()> {
         .and_then(|c| c.bounding().as_ref());
     let wanted = set_of(wanted)?;
     for capability in caps::all().into_iter().filter(|c| !wanted.contains(c)) {
-        match caps::has_cap(None, CapSet::Bounding, capability) {
-            // Not known to this kernel.
-            Err(_) | Ok(false) => continue,
-            Ok(true) => caps::drop(None, CapSet::Bounding, capability)
-                .map_err(|e| Error::because("unable to apply bounding set", e))?,
+        match caps::drop(None, CapSet::Bounding, capability) {
+            // Not known to this kernel, or not there to begin with.
+            Ok(()) => {}
+            Err(_) if !caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) => {}
+            Err(e) => return Err(Error::because("unable to apply bounding set", e)),
         }
     }
     rustix::thread::set_keep_capabilities(true)

@@ -18,6 +18,9 @@ pub(super) struct Saved {
     pub(super) cgroup: Cgroup,
     /// `None` until there is one.
     pub(super) init: Option<Identity>,
+    /// Whether the spec has hooks for later, so that it need not be read again to find out.
+    #[serde(default)]
+    pub(super) has_late_hooks: bool,
 }
 
 /// A process that can't be taken for another one with the same number.
@@ -120,6 +123,11 @@ impl Saved {
 
     pub(super) fn remove(root: &Path, id: &str) -> Result<()> {
         let directory = directory(root, id)?;
+        // The usual case first, which needs no listing.
+        let _ = std::fs::remove_file(directory.join("state.json"));
+        if std::fs::remove_dir(&directory).is_ok() {
+            return Ok(());
+        }
         match std::fs::remove_dir_all(&directory) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 Err(Error::because(directory.display(), e))
@@ -142,6 +150,7 @@ mod tests {
             bundle: "/b".into(),
             cgroup: Cgroup::default(),
             init,
+            has_late_hooks: false,
         };
         saved.claim(dir.path()).unwrap();
         assert_eq!(
