@@ -338,7 +338,7 @@ impl Push<'_> {
             .push(name.path().to_owned());
         let (stage, message) = match sent {
             Sent::Exists => (PushStage::Exists, String::new()),
-            Sent::Mounted(from) => (PushStage::Mounted, format!("Mounted from {from}")),
+            Sent::Mounted(from) => (PushStage::Mounted, from),
             Sent::Uploaded => (PushStage::Pushed, String::new()),
         };
         self.say(plan, stage, blob, blob.size, message);

@@ -61,11 +61,15 @@ impl Images {
         step: impl Fn(usize, LayerStep) + Send + Sync,
     ) -> Result<String> {
         let count = layers.len();
+        for (index, layer) in layers.iter().enumerate() {
+            if !self.content().contains(op.namespace(), &layer.digest)? {
+                step(index, LayerStep::Queued);
+            }
+        }
         let chain = self
             .unpacker()
             .chain(op, self.snapshots("")?, layers)
             .await?;
-        (0..count).for_each(|index| step(index, LayerStep::Queued));
         {
             let mut running: FuturesUnordered<BoxFuture<'_, Result<()>>> = FuturesUnordered::new();
             let mut next = 0;
