@@ -79,6 +79,13 @@ fn all_tags(reference: &str) -> bool {
 fn refusal(status: Status, asked: &str) -> Failure {
     let denied = matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied);
     let failure = Failure::from(status);
+    // The daemon says most of this in docker's words itself.
+    let said = ["manifest for ", "no matching manifest ", "image with reference ", "pull access denied "]
+        .iter()
+        .any(|words| failure.message().starts_with(words));
+    if said {
+        return if denied { Failure::not_found(failure.message().to_owned()) } else { failure };
+    }
     if denied {
         let repository = reference::split_tag(reference::familiar(asked)).0;
         return Failure::not_found(format!(
@@ -134,6 +141,8 @@ mod tests {
         ));
         let missing = refusal(Status::not_found("gone"), "docker.io/library/a:1");
         assert!(missing.message().starts_with("manifest for a:1 not found: manifest unknown"));
+        let said = refusal(Status::not_found("manifest for a:1 not found: x"), "docker.io/library/a:1");
+        assert_eq!(said.message(), "manifest for a:1 not found: x");
         assert!(all_tags("localhost:5000/a"));
         assert!(!all_tags("a@sha256:0"));
     }
