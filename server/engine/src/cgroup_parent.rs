@@ -12,7 +12,9 @@ pub(crate) fn remove_if_empty(parent: &str) {
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for line in mounts.lines() {
-        let Some((fields, kind)) = line.split_once(" - ") else { continue };
+        let Some((fields, kind)) = line.split_once(" - ") else {
+            continue;
+        };
         if !kind.starts_with("cgroup") {
             continue;
         }

@@ -78,7 +78,12 @@ impl Containers {
         let mut containers = Vec::with_capacity(found.len());
         for (handle, view) in found {
             let short = if request.size {
-                inspect::with_sizes(shared, &handle, &view).await?
+                match inspect::with_sizes(shared, &handle, &view).await {
+                    Ok(short) => short,
+                    // It is being removed.
+                    Err(error) if error.kind() == davit_store::Kind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
             } else {
                 inspect::container(shared, &view)
             };

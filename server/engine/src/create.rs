@@ -48,10 +48,18 @@ pub(crate) async fn create(
 async fn make(
     shared: &Arc<Shared>,
     ns: &str,
-    request: CreateContainerRequest,
+    mut request: CreateContainerRequest,
 ) -> Result<CreateContainerResponse> {
     names::check_namespace(ns)?;
     check(shared, &request)?;
+    let options = &mut request.options;
+    for mode in [
+        &mut options.network_mode,
+        &mut options.pid_mode,
+        &mut options.ipc_mode,
+    ] {
+        pin_donor(shared, ns, mode)?;
+    }
     let id = if request.id.is_empty() {
         names::new_id()
     } else {
@@ -143,6 +151,17 @@ fn check(shared: &Shared, request: &CreateContainerRequest) -> Result<()> {
     Ok(())
 }
 
+/// Makes "container:<name>" name the container that has the name now.
+fn pin_donor(shared: &Shared, ns: &str, mode: &mut String) -> Result<()> {
+    if let Some(donor) = mode
+        .strip_prefix("container:")
+        .filter(|donor| !donor.is_empty())
+    {
+        *mode = format!("container:{}", shared.index.find(ns, donor)?.id);
+    }
+    Ok(())
+}
+
 fn reserve(shared: &Arc<Shared>, ns: &str, name: &str, id: &str) -> Result<(String, Reservation)> {
     if !name.is_empty() {
         let name = names::check(name)?;
@@ -184,9 +203,7 @@ fn refuse_volumes(plan: &spec::Plan) -> Result<()> {
 fn network_warning(options: &ContainerOptions) -> Result<Option<String>> {
     let publishes = !options.ports.is_empty() || options.publish_all_ports;
     Ok(match spec::NetworkMode::parse(&options.network_mode)? {
-        spec::NetworkMode::Named(name)
-            if publishes || !(name.is_empty() || name == "default") =>
-        {
+        spec::NetworkMode::Named(name) if publishes || !(name.is_empty() || name == "default") => {
             Some(format!(
                 "networks are not available yet: network \"{}\" is treated as \"none\" and no port is published; use network host to reach others",
                 if name.is_empty() { "default" } else { &name }

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use davit_store::table::container::{ContainerRecord, Details};
@@ -98,15 +98,19 @@ async fn prepare(
     let (ns, record) = (Arc::clone(&launch.ns), Arc::clone(&launch.record));
     let namespaces = donors(&shared, &ns, &record).map_err(|error| (error, None))?;
     let work = tokio::task::spawn_blocking(move || {
+        let begin = Instant::now();
         bundle.make().map_err(|error| (error, None))?;
+        let made = begin.elapsed();
         fail::fail_point!("engine.start.after-bundle");
         let shim_pid = shared
             .launcher
             .spawn(&ns, &record.id, &bundle)
             .map_err(|error| (error, None))?;
+        let spawned = begin.elapsed();
         fail::fail_point!("engine.start.after-spawn");
-        let made = write_spec(&shared, &ns, &record, &bundle, &namespaces);
-        let (task, warnings) = made.map_err(|error| (error, Some(shim_pid)))?;
+        let written = write_spec(&shared, &ns, &record, &bundle, &namespaces);
+        let (task, warnings) = written.map_err(|error| (error, Some(shim_pid)))?;
+        tracing::debug!(container = record.id, bundle = ?made, shim = ?spawned, spec = ?begin.elapsed(), "a start is prepared");
         Ok(Prepared {
             shim_pid,
             task,
@@ -264,11 +268,13 @@ async fn start(
     prepared: Prepared,
 ) -> Result<Arc<Run>> {
     let details = details(record)?;
+    let begin = Instant::now();
     let client = Client::connect(&bundle.socket, ns, &record.id, shared.deadlines())?;
     let pid = client
         .create(prepared.task)
         .await
         .map_err(|error| explain(error, bundle))?;
+    let created = begin.elapsed();
     fail::fail_point!("engine.start.after-create");
     let started_at = Timestamp::now();
     let run = Arc::new(Run::new(NewRun {
@@ -301,6 +307,7 @@ async fn start(
         .start("")
         .await
         .map_err(|error| explain(error, bundle))?;
+    tracing::debug!(container = record.id, create = ?created, start = ?begin.elapsed(), "the shim has started it");
     fail::fail_point!("engine.start.after-start");
     Ok(run)
 }

@@ -67,6 +67,7 @@ impl Engine {
         let host = spec::HostFacts::detect()?;
         let defaults = spec::Defaults {
             cgroup_parent: config.cgroup_parent.clone(),
+            init: init_binary(&config.root),
             ..Default::default()
         };
         let shared = Arc::new(Shared::new(config, store, images, host, defaults)?);
@@ -112,5 +113,9 @@ fn init_binary(root: &std::path::Path) -> Option<std::path::PathBuf> {
     let installed = std::fs::create_dir_all(root)
         .map_err(|error| Error::io(format!("making {}", root.display()), error))
         .and_then(|()| init::install(&root.join("init")));
-    installed.inspect_err(|error| tracing::warn!(error = %error.chain(), "containers cannot have an init")).ok()
+    installed
+        .inspect_err(
+            |error| tracing::warn!(error = %error.chain(), "containers cannot have an init"),
+        )
+        .ok()
 }

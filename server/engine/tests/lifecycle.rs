@@ -53,11 +53,12 @@ async fn runs_and_ends(runtime: &str) {
 async fn stop_restart_kill_and_pause() {
     let rig = Rig::new("builtin").await;
     let id = rig
-        .create("trap 'exit 7' TERM; while true; do sleep 0.05; done")
+        .create("trap 'exit 7' TERM; echo ready; while true; do sleep 0.05; done")
         .await;
     rig.start(&id).await;
     let tasks = rig.engine.tasks();
     assert!(tasks.start(NS, &id).await.unwrap().already_running);
+    rig.logged(&id, "ready\n").await;
     tasks.pause(NS, &id).await.unwrap();
     assert_eq!(rig.get(&id).state.status, ContainerStatus::Paused);
     tasks.resume(NS, &id).await.unwrap();
@@ -80,6 +81,7 @@ async fn stop_restart_kill_and_pause() {
         .restart(NS, &id, StopOptions::default())
         .await
         .unwrap();
+    rig.logged(&id, "ready\nready\n").await;
     assert_ne!(
         tasks
             .restart(NS, &id, StopOptions::default())
@@ -103,9 +105,10 @@ async fn stop_restart_kill_and_pause() {
 async fn a_deaf_container_is_killed() {
     let rig = Rig::new("builtin").await;
     let id = rig
-        .create("trap '' TERM; while true; do sleep 1; done")
+        .create("trap '' TERM; echo ready; while true; do sleep 1; done")
         .await;
     rig.start(&id).await;
+    rig.logged(&id, "ready\n").await;
     let options = StopOptions {
         timeout: Some(1),
         ..Default::default()

@@ -132,6 +132,26 @@ impl Store {
         self.shared.scan::<T>(&prefix, &prefix, usize::MAX)
     }
 
+    /// As [`Store::scan`], for those who go on when a record is damaged: each
+    /// record is read by itself, and one that can't be read is an error beside
+    /// its key. Entries whose very key is damaged are left out; `verify` tells
+    /// of them.
+    pub fn scan_each<T: Table>(
+        &self,
+        prefix: impl PrefixOf<T::Key>,
+    ) -> Result<Vec<(T::Key, Result<T::Record>)>> {
+        let prefix = table_prefix::<T>(&prefix);
+        let reading = self.shared.backend()?;
+        let entries = reading.get().scan(&prefix, &prefix, usize::MAX)?;
+        let read = entries.into_iter().filter_map(|(key, entry)| {
+            let decoded = transaction::decode_key::<T>(&key).ok()?;
+            let value = values::whole(reading.get(), &key, entry);
+            let record = value.and_then(|value| transaction::decode_value::<T>(&value));
+            Some((decoded, record))
+        });
+        Ok(read.collect())
+    }
+
     /// The next records after `after` (from the first one without), at most
     /// `limit`, for walking a large table in steps.
     pub fn scan_after<T: Table>(

@@ -246,7 +246,45 @@ pub(crate) fn decode<T: Table>(value: &[u8]) -> Result<T::Record> {
 
 /// Key and record of an entry of table `T`.
 pub(crate) fn decode_entry<T: Table>(key: &[u8], value: &[u8]) -> Result<(T::Key, T::Record)> {
+    Ok((decode_key::<T>(key)?, decode::<T>(value)?))
+}
+
+/// Key of an entry of table `T`.
+pub(crate) fn decode_key<T: Table>(key: &[u8]) -> Result<T::Key> {
     let rest = key.get(T::NAME.len() + 2..).unwrap_or_default();
-    let key = T::Key::decode(rest).map_err(|e| e.context(T::NAME))?;
-    Ok((key, decode::<T>(value)?))
+    T::Key::decode(rest).map_err(|e| e.context(T::NAME))
+}
+
+/// Record of an entry of table `T`.
+pub(crate) fn decode_value<T: Table>(value: &[u8]) -> Result<T::Record> {
+    decode::<T>(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Kind, Options, Store, table::Containers};
+
+    #[test]
+    fn one_damaged_record_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("store"), Options::default())
+            .unwrap()
+            .store;
+        let key = super::table_key::<Containers>(&("ns", "bad")).unwrap();
+        store
+            .transaction(|tx| {
+                tx.put::<Containers>(("ns", "good"), &Default::default())?;
+                tx.write(key, Some(vec![0xc1, 1, 2]))
+            })
+            .unwrap();
+        assert_eq!(
+            store.scan::<Containers>(()).unwrap_err().kind(),
+            Kind::DataLoss
+        );
+        let each = store.scan_each::<Containers>(()).unwrap();
+        let found = each
+            .iter()
+            .map(|((_, id), record)| (id.as_str(), record.is_ok()));
+        assert_eq!(found.collect::<Vec<_>>(), [("bad", false), ("good", true)]);
+    }
 }

@@ -17,6 +17,8 @@ use crate::{
 
 /// Longest wait for the end after KILL.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+/// The same when KILL went past a shim that does not answer: it won't tell.
+const KILLED_DIRECTLY_WITHIN: Duration = Duration::from_secs(2);
 const KILL: i32 = 9;
 
 impl Actor {
@@ -40,36 +42,52 @@ impl Actor {
         }
         self.by_hand(true);
         let timeout = options.timeout.unwrap_or_else(|| self.stop_timeout());
-        let sent = if timeout == 0 {
-            self.send_kill().await
-        } else {
-            self.send(signal, false).await
-        };
-        if let Err(error) = sent {
-            tracing::warn!(container = %self.id, error = %error.chain(), "cannot send the stop signal; KILL follows");
+        if let State::Running(running) = &mut self.state {
+            running.then.push(then);
         }
-        let reached = self.unfreeze().await;
+        if timeout == 0 || !self.ask_to_end(signal).await {
+            return self.kill_now().await;
+        }
         let kill_at = u64::try_from(timeout)
             .ok()
             .map(|seconds| Instant::now() + Duration::from_secs(seconds));
         if let State::Running(running) = &mut self.state {
-            running.then.push(then);
             running.stopping = Some(match running.stopping {
                 Some(Stopping::Killed { give_up_at }) => Stopping::Killed { give_up_at },
-                _ if timeout == 0 => Stopping::Killed {
-                    give_up_at: Instant::now() + KILLED_WITHIN,
-                },
+                // A second stop may be more impatient than the first.
                 Some(Stopping::Asked {
                     kill_at: Some(before),
                 }) => Stopping::Asked {
                     kill_at: Some(kill_at.map_or(before, |at| at.min(before))),
                 },
-                Some(Stopping::Asked { kill_at: None }) | None if reached => {
-                    Stopping::Asked { kill_at }
-                }
-                Some(Stopping::Asked { .. }) | None => Stopping::Asked {
-                    kill_at: Some(Instant::now()),
-                },
+                Some(Stopping::Asked { kill_at: None }) | None => Stopping::Asked { kill_at },
+            });
+        }
+    }
+
+    /// Sends the stop signal; false when it can't have arrived.
+    async fn ask_to_end(&mut self, signal: i32) -> bool {
+        match self.send(signal, false).await {
+            Ok(()) => self.unfreeze().await,
+            // It is gone already; the exit is on its way.
+            Err(error) if error.kind() == Kind::NotFound => true,
+            Err(error) => {
+                tracing::warn!(container = %self.id, error = %error.chain(), "cannot send the stop signal; KILL follows");
+                false
+            }
+        }
+    }
+
+    /// Sends KILL and waits for the end a bounded time.
+    async fn kill_now(&mut self) {
+        let patience = self.send_kill().await.unwrap_or_else(|error| {
+            tracing::warn!(container = %self.id, error = %error.chain(), "cannot send KILL");
+            KILLED_WITHIN
+        });
+        self.unfreeze().await;
+        if let State::Running(running) = &mut self.state {
+            running.stopping = Some(Stopping::Killed {
+                give_up_at: Instant::now() + patience,
             });
         }
     }
@@ -81,16 +99,10 @@ impl Actor {
         reply: super::Reply<()>,
     ) {
         self.by_hand(false);
-        if let Err(error) = self.send_kill().await {
-            tracing::warn!(container = %self.id, error = %error.chain(), "cannot send KILL");
-        }
-        self.unfreeze().await;
         if let State::Running(running) = &mut self.state {
             running.then.push(Then::Remove(options, reply));
-            running.stopping = Some(Stopping::Killed {
-                give_up_at: Instant::now() + KILLED_WITHIN,
-            });
         }
+        self.kill_now().await;
     }
 
     /// A stop is due: the next step of it.
@@ -99,16 +111,7 @@ impl Actor {
             return;
         };
         match running.stopping {
-            Some(Stopping::Asked { .. }) => {
-                if let Err(error) = self.send_kill().await {
-                    tracing::warn!(container = %self.id, error = %error.chain(), "cannot send KILL");
-                }
-                if let State::Running(running) = &mut self.state {
-                    running.stopping = Some(Stopping::Killed {
-                        give_up_at: Instant::now() + KILLED_WITHIN,
-                    });
-                }
-            }
+            Some(Stopping::Asked { .. }) => self.kill_now().await,
             Some(Stopping::Killed { .. }) => self.give_up().await,
             None => {}
         }
@@ -151,7 +154,7 @@ impl Actor {
         };
         let ends = signal == KILL || signal == self.stop_signal();
         let sent = if signal == KILL && !options.all {
-            self.send_kill().await
+            self.send_kill().await.map(|_| ())
         } else {
             self.send(signal, options.all).await
         };
@@ -235,19 +238,21 @@ impl Actor {
         client.kill("", signal, all).await
     }
 
-    /// KILL through the shim, or past it when it does not answer.
-    async fn send_kill(&mut self) -> Result<()> {
+    /// KILL through the shim, or past it when it does not answer. Gives how
+    /// long the end may take to be told.
+    async fn send_kill(&mut self) -> Result<Duration> {
         let shares_pids = !matches!(self.details().options.pid_mode.as_str(), "" | "private");
         let sent = self.send(KILL, shares_pids).await;
         let State::Running(running) = &self.state else {
-            return sent;
+            return sent.map(|()| KILLED_WITHIN);
         };
         match sent {
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) => {
                 tracing::warn!(container = %self.id, error = %error.chain(), "the shim does not take KILL; killing past it");
-                running.run.kill_directly()
+                running.run.kill_directly().map(|()| KILLED_DIRECTLY_WITHIN)
             }
-            other => other,
+            Err(error) if error.kind() == Kind::NotFound => Ok(KILLED_WITHIN),
+            other => other.map(|()| KILLED_WITHIN),
         }
     }
 

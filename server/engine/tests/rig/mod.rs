@@ -149,7 +149,10 @@ impl Rig {
         drop(self);
         std::fs::remove_dir_all(config.root.join("store")).unwrap();
         let (store, images) = open_below(&config).await;
-        images.rebuild().await.unwrap();
+        // The engine must find its own again whatever the images find.
+        if let Err(error) = images.rebuild().await {
+            println!("images: {error}");
+        }
         let engine = Engine::open(config.clone(), store.clone(), images.clone())
             .await
             .unwrap();
@@ -253,6 +256,15 @@ impl Rig {
             text.push_str(&String::from_utf8_lossy(&entry.unwrap().line));
         }
         text
+    }
+
+    /// Waits until the log is this.
+    pub(crate) async fn logged(&self, id: &str, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.logs(id).await != text {
+            assert!(Instant::now() < deadline, "not in the log: {text}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Runs a shell line in a container; its exit code and output.
