@@ -9,7 +9,6 @@ use crate::{
     convert::{create, reference},
     failure::{Failure, Result},
     gateway::Gateway,
-    images,
     reply::{self, Reply},
     request::Call,
 };
@@ -19,10 +18,12 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply> {
     let (image, options) = create::from_json(body.as_ref())?;
     let name = call.query.get("name").trim_start_matches('/').to_owned();
     check_name(&name)?;
+    let platform = create::platform(call.query.get("platform"))?;
+    let asked = v1::GetImageRequest { image: image.clone(), platform: platform.clone() };
     let request = v1::CreateContainerRequest {
         name: name.clone(),
-        image: image.clone(),
-        platform: create::platform(call.query.get("platform"))?,
+        image,
+        platform,
         options: Some(options),
         id: String::new(),
     };
@@ -32,13 +33,18 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply> {
             let body = json!({"Id": created.id, "Warnings": created.warnings});
             Ok(reply::json(StatusCode::CREATED, &body))
         }
-        Err(status) => Err(refusal(&call.gateway, status, &name, &image).await),
+        Err(status) => Err(refusal(&call.gateway, status, &name, asked).await),
     }
 }
 
 /// 404 is what makes `docker run` pull the image, 409 names the container that
 /// has the name.
-async fn refusal(gateway: &Gateway, status: Status, name: &str, image: &str) -> Failure {
+async fn refusal(
+    gateway: &Gateway,
+    status: Status,
+    name: &str,
+    asked: v1::GetImageRequest,
+) -> Failure {
     let already_exists = status.code() == Code::AlreadyExists;
     let failure = Failure::from(status);
     if already_exists && let Ok(holder) = super::get(gateway, &format!("/{name}")).await {
@@ -51,9 +57,10 @@ async fn refusal(gateway: &Gateway, status: Status, name: &str, image: &str) -> 
     if !failure.is_not_found() {
         return failure;
     }
-    match images::get(gateway, image).await {
-        Err(missing) if missing.is_not_found() => {
-            Failure::not_found(format!("No such image: {}", reference::with_tag(image)))
+    let named = reference::with_tag(&asked.image);
+    match gateway.calls().images().get(asked).await {
+        Err(missing) if missing.code() == Code::NotFound => {
+            Failure::not_found(format!("No such image: {named}"))
         }
         // The image is here, so something else that the options name is not: a
         // 404 would make clients pull the image for nothing.

@@ -73,7 +73,7 @@ pub(crate) async fn kill(call: Call) -> Result<Reply> {
         let failure = super::failure(status, &name);
         let prefix = "cannot kill container: ";
         let said = failure.message().starts_with(prefix);
-        if said { failure } else { failure.context(format!("{prefix}{name}")) }
+        if said || failure.status() == StatusCode::BAD_REQUEST { failure } else { failure.context(format!("{prefix}{name}")) }
     })?;
     Ok(reply::no_content())
 }

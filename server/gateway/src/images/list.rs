@@ -15,6 +15,7 @@ const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "re
 
 pub(crate) async fn list(call: Call) -> Result<Reply> {
     let mut filters = call.filters(FILTERS)?;
+    filters.flag("dangling", false)?;
     // Up to API 1.40 the reference could stand apart.
     let name = call.query.get("filter");
     if !name.is_empty() {
