@@ -41,12 +41,12 @@ pub(crate) fn start(args: &Args) -> Result<()> {
     let config = Config::read(&bundle)?;
     let group = config.group().unwrap_or(&args.id);
     let path = caller.socket_path(args, group)?;
-    if let Some(listener) = bind(&path)? {
-        if let Err(error) = spawn_server(args, &caller, listener) {
-            // Nobody will ever listen there.
-            let _ = fs::remove_file(&path);
-            return Err(error);
-        }
+    if let Some(listener) = bind(&path)?
+        && let Err(error) = spawn_server(args, &caller, listener)
+    {
+        // Nobody will ever listen there.
+        let _ = fs::remove_file(&path);
+        return Err(error);
     }
     let address = format!("unix://{}", path.display());
     // Older daemons find the shim by this file after their restart.
@@ -144,10 +144,11 @@ enum Caller {
 impl Caller {
     fn recognise(args: &Args, input: &[u8]) -> Caller {
         // Options (an Any) have the same wire form: only the contents tell.
-        if let Ok(params) = BootstrapParams::parse_from_bytes(input) {
-            if params.instance_id == args.id && params.namespace == args.namespace {
-                return Caller::Params(Box::new(params));
-            }
+        if let Ok(params) = BootstrapParams::parse_from_bytes(input)
+            && params.instance_id == args.id
+            && params.namespace == args.namespace
+        {
+            return Caller::Params(Box::new(params));
         }
         let options = Any::parse_from_bytes(input).unwrap_or_default();
         if std::env::var_os("MAX_SHIM_VERSION").is_some() {

@@ -23,6 +23,10 @@ pub(crate) enum Kind {
 
 /// An error with its kind. The message is a whole sentence in the wording that callers parse (runc's, where the
 /// runtime failed); it already holds the causes.
+#[allow(
+    clippy::error_impl_error,
+    reason = "a program's own error, of which there is one"
+)]
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Error {

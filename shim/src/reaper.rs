@@ -147,6 +147,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "the reaper waits for them")]
     fn codes_signals_and_early_exits() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

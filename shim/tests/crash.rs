@@ -1,5 +1,6 @@
 //! The shim dies at every step; `delete` must leave nothing. Needs the feature `failpoints`.
 #![cfg(feature = "failpoints")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod rig;
 

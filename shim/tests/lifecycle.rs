@@ -1,4 +1,5 @@
 //! A container's life through the Task API, with a real runtime.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod rig;
 

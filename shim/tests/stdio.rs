@@ -1,4 +1,5 @@
 //! Logs and attached clients, with a real runtime.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod rig;
 

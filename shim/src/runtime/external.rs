@@ -216,6 +216,7 @@ impl External {
         result
     }
 
+    #[allow(dead_code, reason = "see RuntimeState")]
     pub(crate) async fn state(&self, id: &str) -> Result<RuntimeState> {
         #[derive(Deserialize)]
         struct State {

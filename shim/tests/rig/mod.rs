@@ -1,5 +1,10 @@
 //! A real shim with a real runtime in a temporary directory, and a client for it.
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::fs;
 use std::os::fd::OwnedFd;
