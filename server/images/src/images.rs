@@ -107,10 +107,9 @@ impl Images {
         if !names.contains(&config.snapshotter.as_str()) {
             return Err(unknown_snapshotter(&config.snapshotter));
         }
-        let root = config.root.join("snapshots");
         let snapshots = names
             .iter()
-            .map(|name| Snapshots::at(&root, name, store.clone(), leases.clone()))
+            .map(|name| Snapshots::at(&config.root, name, store.clone(), leases.clone()))
             .collect::<Result<Vec<_>>>()?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let downloads = match config.max_concurrent_downloads {
