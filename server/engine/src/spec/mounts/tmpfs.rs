@@ -45,18 +45,16 @@ const FLAGS: &[(&str, &str)] = &[
     ("defaults", "defaults"),
 ];
 
-/// The options of a tmpfs mount: docker's (noexec, nosuid, nodev), overridden
+/// The options of a tmpfs mount: docker's (noexec, nosuid, nodev, 1777), overridden
 /// by the caller's; of opposites and repeated keys the last wins.
 ///
 /// # Errors
 /// A sentence that names the option.
 pub(super) fn options(mount: &Mount) -> Result<Vec<String>, String> {
-    let mut given = vec![
-        "noexec".to_owned(),
-        "nosuid".to_owned(),
-        "nodev".to_owned(),
-        "rprivate".to_owned(),
-    ];
+    // The mode is said, since runtimes differ in what they take without one:
+    // that of a directory in the image, or of the one they made the last time.
+    let defaults = ["noexec", "nosuid", "nodev", "rprivate", "mode=1777"];
+    let mut given = defaults.map(str::to_owned).to_vec();
     if mount.tmpfs_size < 0 {
         return Err(format!("invalid tmpfs size {}", mount.tmpfs_size));
     }
@@ -111,10 +109,10 @@ mod tests {
 
     #[test]
     fn the_last_one_wins() {
-        assert_eq!(get(&[]).unwrap(), "noexec,nosuid,nodev,rprivate");
+        assert_eq!(get(&[]).unwrap(), "noexec,nosuid,nodev,rprivate,mode=1777");
         assert_eq!(
             get(&["exec", "size=64m", "size=1g"]).unwrap(),
-            "nosuid,nodev,rprivate,exec,size=1g"
+            "nosuid,nodev,rprivate,mode=1777,exec,size=1g"
         );
         let mount = Mount {
             tmpfs_size: 4096,
