@@ -27,6 +27,9 @@ use crate::{
 pub(crate) const MAX_DOCUMENT: u64 = 8 << 20;
 /// Images remembered.
 const MAX_CACHED: usize = 256;
+/// Documents above this many bytes are read anew each time: strangers write
+/// them, and memory is ours.
+const MAX_REMEMBERED: usize = 256 << 10;
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 3;
 
@@ -232,6 +235,9 @@ impl Images {
         }
         let bytes = self.document(namespace, &digest).await?;
         let entries = Arc::new(parse_index(&index.digest, &bytes)?);
+        if bytes.len() > MAX_REMEMBERED {
+            return Ok(entries);
+        }
         self.cache().with(|cached| {
             remember(&mut cached.indexes, MAX_CACHED, digest, entries.clone());
         });
@@ -256,6 +262,9 @@ impl Images {
         let config = Digest::parse(&parts.config.digest)?;
         let config_json = self.document(namespace, &config).await?;
         let facts = Arc::new(Facts::new(manifest.clone(), parts, &config_json)?);
+        if bytes.len() + config_json.len() > MAX_REMEMBERED {
+            return Ok(facts);
+        }
         self.cache().with(|cached| {
             remember(&mut cached.facts, MAX_CACHED, digest, facts.clone());
         });

@@ -24,6 +24,8 @@ use crate::{Digest, digest::Hasher, media};
 pub(crate) const MAX_MANIFEST: usize = 8 << 20;
 /// Pages of a list of tags that are read.
 const MAX_TAG_PAGES: usize = 1000;
+/// Tags of one repository.
+const MAX_TAGS: usize = 100_000;
 /// The registry's word on what it sends.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
@@ -111,6 +113,9 @@ impl Repository {
                 .with_source(error)
             })?;
             tags.extend(page.tags.unwrap_or_default());
+            if tags.len() > MAX_TAGS {
+                break;
+            }
             match next {
                 Some(next) => target = Target::Url(next),
                 None => return Ok(tags),
