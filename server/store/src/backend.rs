@@ -6,19 +6,15 @@
 //! file's metadata alone), so [`Backend::sync`] calls `fdatasync` on the same
 //! file through a descriptor of its own.
 
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, seal};
 use std::{
     fs::File,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-    sync::mpsc,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
-
-/// How long sled may take to open a store before it counts as stuck.
-const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long to wait for the threads of a store that was just closed in this
 /// process; they let go of sled's file a moment after the last handle.
@@ -35,19 +31,41 @@ pub(crate) struct Batch {
     pub(crate) operations: usize,
     /// Bytes of keys and values.
     pub(crate) bytes: usize,
+    /// What this adds to the seal's sum.
+    difference: u128,
 }
 
 impl Batch {
-    pub(crate) fn put(&mut self, key: &[u8], value: Vec<u8>) {
+    /// Puts `value` under `key`, which has the entry `old` now.
+    pub(crate) fn put(&mut self, key: &[u8], value: Vec<u8>, old: Option<&[u8]>) {
+        self.difference = self.difference.wrapping_add(seal::hash(key, &value));
+        self.take_away(key, old);
+        self.put_unsealed(key, value);
+    }
+
+    /// Puts what the seal's sum leaves out.
+    pub(crate) fn put_unsealed(&mut self, key: &[u8], value: Vec<u8>) {
         self.operations += 1;
         self.bytes += key.len() + value.len();
         self.inner.insert(key, value);
     }
 
-    pub(crate) fn delete(&mut self, key: &[u8]) {
+    /// Deletes the entry `old` of `key`.
+    pub(crate) fn delete(&mut self, key: &[u8], old: Option<&[u8]>) {
+        self.take_away(key, old);
         self.operations += 1;
         self.bytes += key.len();
         self.inner.remove(key);
+    }
+
+    fn take_away(&mut self, key: &[u8], old: Option<&[u8]>) {
+        if let Some(old) = old {
+            self.difference = self.difference.wrapping_sub(seal::hash(key, old));
+        }
+    }
+
+    pub(crate) fn difference(&self) -> u128 {
+        self.difference
     }
 }
 
@@ -64,7 +82,7 @@ impl Backend {
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
         let released = Instant::now() + RELEASE_DEADLINE;
         let db = loop {
-            match open_within(path.to_owned(), cache_bytes, OPEN_DEADLINE) {
+            match open_sled(path, cache_bytes) {
                 Err(e) if is_locked(&e) && Instant::now() < released => {
                     thread::sleep(Duration::from_millis(10));
                 }
@@ -130,31 +148,15 @@ impl Backend {
     }
 }
 
-/// Opens sled on a thread of its own: on some damaged files its recovery
-/// waits for threads that have panicked, and would wait for ever.
-fn open_within(path: PathBuf, cache_bytes: u64, deadline: Duration) -> Result<sled::Db> {
-    let (done, opened) = mpsc::sync_channel(1);
-    thread::Builder::new()
-        .name("store-open".to_owned())
-        .spawn(move || {
-            let result = guarded("opening", || {
-                sled::Config::new()
-                    .path(&path)
-                    .cache_capacity(cache_bytes)
-                    // Our own thread flushes: sled's would fsync twice a
-                    // second whether or not there is anything to write.
-                    .flush_every_ms(None)
-                    .open()
-            });
-            drop(done.send(result));
-        })
-        .map_err(|e| Error::io("starting the thread that opens the store", e))?;
-    opened.recv_timeout(deadline).unwrap_or_else(|_| {
-        let seconds = deadline.as_secs();
-        Err(Error::new(
-            Kind::DataLoss,
-            format!("opening the store did not end within {seconds} s"),
-        ))
+fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db> {
+    guarded("opening", || {
+        sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            // Our own thread flushes: sled's would fsync twice a second
+            // whether or not there is anything to write.
+            .flush_every_ms(None)
+            .open()
     })
 }
 

@@ -1,13 +1,23 @@
 //! The lock on a store's directory: one process at a time.
 
 use crate::{Error, Kind, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek, Write},
     path::Path,
-    process,
+    process, thread,
+    time::{Duration, Instant},
 };
+
+/// How long to try. A process that is being spawned shares its parent's files
+/// until it executes its program, so the lock of a daemon that is gone can be
+/// held for a moment more.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Holds the directory until it is dropped or the process dies.
 pub(crate) struct DirLock(#[allow(dead_code)] File);
@@ -23,10 +33,14 @@ impl DirLock {
             .truncate(false)
             .open(&path)
             .map_err(|e| Error::io(format!("opening {path:?}"), e))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(held(dir, &mut file)),
-            Err(e) => return Err(Error::io(format!("locking {path:?}"), e)),
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if Instant::now() < patience => thread::sleep(PAUSE),
+                Err(Errno::WOULDBLOCK) => return Err(held(dir, &mut file)),
+                Err(e) => return Err(Error::io(format!("locking {path:?}"), e)),
+            }
         }
         // For the message of whoever comes next.
         let note = file
@@ -46,6 +60,8 @@ fn held(dir: &Path, file: &mut File) -> Error {
     };
     Error::new(
         Kind::FailedPrecondition,
-        format!("the store {dir:?} is in use by {holder}: stop that daemon or choose another root directory"),
+        format!(
+            "the store {dir:?} is in use by {holder}: stop that daemon or choose another root directory"
+        ),
     )
 }

@@ -231,7 +231,10 @@ impl EventStream {
             if visible > self.position
                 && let Err(e) = self.read(visible)
             {
-                tracing::error!(error = e.chain(), "an event stream ends: the log can't be read");
+                tracing::error!(
+                    error = e.chain(),
+                    "an event stream ends: the log can't be read"
+                );
                 return None;
             }
         }

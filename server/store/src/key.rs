@@ -72,7 +72,11 @@ fn take_text(bytes: &mut &[u8]) -> Result<String> {
 }
 
 fn ended<T>(rest: &[u8], value: T) -> Result<T> {
-    if rest.is_empty() { Ok(value) } else { Err(damaged()) }
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(damaged())
+    }
 }
 
 impl Key for String {
@@ -102,9 +106,7 @@ impl Key for (String, String, String) {
 
 impl Key for u64 {
     fn decode(bytes: &[u8]) -> Result<Self> {
-        Ok(u64::from_be_bytes(
-            bytes.try_into().map_err(|_| damaged())?,
-        ))
+        Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| damaged())?))
     }
 }
 

@@ -27,7 +27,7 @@
 //! | `r` table name, 0 | a record ([`table`]) |
 //! | `e` number | an event |
 //! | `c` another key | a piece of a value that is longer than 4 KiB |
-//! | `s` | the store's own facts: schema version, end of trimming |
+//! | `s` | the store's own facts: schema version, seal, end of trimming |
 //!
 //! Beside sled's directory lie `lock` and `state.json`.
 
@@ -42,7 +42,11 @@ mod key;
 mod migrate;
 mod open;
 pub mod options;
+#[cfg(test)]
+mod power_cut;
 pub mod record;
+mod salvage;
+mod seal;
 mod state;
 mod stats;
 mod store;
@@ -57,7 +61,7 @@ pub use error::{Error, Kind, Result};
 pub use event::{Event, NewEvent};
 pub use event_log::{EventLog, EventStream, From, Item};
 pub use key::{Key, KeyOf, MAX_KEY, PrefixOf};
-pub use open::{Condition, Opened, Options, Previous};
+pub use open::{Condition, Opened, Options, Previous, check};
 pub use record::MAX_RECORD;
 pub use stats::Stats;
 pub use store::Store;

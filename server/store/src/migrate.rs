@@ -5,16 +5,14 @@
 //! runs in one batch with the new version number, so a crash between two
 //! leaves the store at one of the versions.
 
-use crate::{
-    Error, Kind, Result,
-    backend::{Backend, Batch},
-    values,
-};
+use crate::{Error, Kind, Result, backend::Backend, seal::Seal, values};
+use std::collections::BTreeMap;
 
-/// What a migration step reads and writes with: entries below the tables.
+/// What a migration step reads and writes with: values below the tables, by
+/// the keys that the crate's documentation lists.
 pub(crate) struct Step<'a> {
     backend: &'a Backend,
-    batch: Batch,
+    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 /// Brings a store from one version to the next.
@@ -53,70 +51,148 @@ impl Schema {
         self.migrations.len() as u64 + 1
     }
 
-    /// Brings the store to this schema. [`Kind::FailedPrecondition`] when a
-    /// newer davit wrote it.
-    pub(crate) fn apply(self, backend: &Backend) -> Result<()> {
-        let key = version_key();
-        let mut version = match values::get(backend, &key)? {
-            Some(value) => decode_version(&value)?,
-            None if backend.scan(&[], &[], 1)?.is_empty() => {
-                let mut batch = Batch::default();
-                let value = self.version().to_be_bytes();
-                values::put(backend, &mut batch, &key, &value)?;
-                return backend.apply(batch);
-            }
-            None => {
-                return Err(Error::new(
-                    Kind::DataLoss,
-                    "the store has entries but no schema version",
-                ));
-            }
-        };
-        if version > self.version() {
-            let ours = self.version();
+    /// Gives an empty store its version and its seal.
+    pub(crate) fn begin(self, backend: &Backend) -> Result<()> {
+        let mut step = Step::new(backend);
+        step.finish(self.version(), Seal::default())
+    }
+
+    /// The version that a store has. [`Kind::FailedPrecondition`] when a
+    /// newer davit wrote it, [`Kind::DataLoss`] when it has none.
+    pub(crate) fn found(self, backend: &Backend) -> Result<u64> {
+        let value = values::get(backend, &version_key())?;
+        let damaged = || Error::new(Kind::DataLoss, "the store's schema version is damaged");
+        let bytes = value.ok_or_else(damaged)?.try_into();
+        let version = bytes.map(u64::from_be_bytes).map_err(|_| damaged())?;
+        let ours = self.version();
+        if version > ours {
             return Err(Error::precondition(format!(
                 "the store has schema version {version}, and this davitd knows {ours} at most: start the newer davitd that wrote it"
             )));
         }
-        while version < self.version() {
-            let index = usize::try_from(version - 1).unwrap_or(usize::MAX);
-            let Some(migrate) = self.migrations.get(index) else {
-                return Err(Error::new(Kind::DataLoss, "the schema version is damaged"));
-            };
-            let mut step = Step {
-                backend,
-                batch: Batch::default(),
-            };
+        Ok(version)
+    }
+
+    /// Whether a store of this version needs a step.
+    pub(crate) fn is_newer_than(self, version: u64) -> bool {
+        self.version() > version
+    }
+
+    /// Brings a store of version `version` to this schema.
+    pub(crate) fn apply(self, backend: &Backend, mut version: u64) -> Result<()> {
+        let done = usize::try_from(version.saturating_sub(1)).unwrap_or(usize::MAX);
+        for migrate in self.migrations.iter().skip(done) {
+            let seal = Seal::read(backend)?.unwrap_or_default();
+            let mut step = Step::new(backend);
             migrate(&mut step)?;
             version += 1;
-            values::put(backend, &mut step.batch, &key, &version.to_be_bytes())?;
-            backend.apply(step.batch)?;
+            step.finish(version, seal)?;
             tracing::info!(version, "brought the store to a newer schema");
         }
         Ok(())
     }
 }
 
-fn decode_version(value: &[u8]) -> Result<u64> {
-    let bytes = value.try_into().map(u64::from_be_bytes);
-    match bytes {
-        Ok(version) if version > 0 => Ok(version),
-        _ => Err(Error::new(Kind::DataLoss, "the schema version is damaged")),
+impl<'a> Step<'a> {
+    fn new(backend: &'a Backend) -> Self {
+        Self {
+            backend,
+            changes: BTreeMap::new(),
+        }
     }
-}
 
-#[allow(dead_code)] // for the first migration; used by the tests until then
-impl Step<'_> {
-    /// All values whose keys begin with `prefix`.
+    /// All values whose keys begin with `prefix`, as they were before this
+    /// step.
+    #[allow(dead_code)] // for the first migration; until then for the tests
     pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         values::scan(self.backend, prefix, prefix, usize::MAX)
     }
 
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        values::put(self.backend, &mut self.batch, key, value)
+    /// Sets the value of `key`, or removes it.
+    pub(crate) fn set(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.changes.insert(key, value);
     }
 
-    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<()> {
-        values::delete(self.backend, &mut self.batch, key)
+    fn finish(&mut self, version: u64, seal: Seal) -> Result<()> {
+        self.set(version_key(), Some(version.to_be_bytes().to_vec()));
+        let mut batch = values::batch(self.backend, &self.changes)?;
+        seal.close(&mut batch);
+        self.backend.apply(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Condition, NewEvent, Options, Store, Table,
+        open::{self, Seams},
+        table::{ImageRecord, Images, NamespaceRecord, Namespaces},
+    };
+    use std::path::Path;
+
+    /// Moves each image of the namespace "old" to "new".
+    fn rename_namespace(step: &mut Step<'_>) -> Result<()> {
+        let old = [b"rimages\0old\0\x01".as_slice()].concat();
+        for (key, value) in step.scan(&old)? {
+            let renamed = [b"rimages\0new\0\x01", &key[old.len()..]].concat();
+            step.set(key, None);
+            step.set(renamed, Some(value));
+        }
+        Ok(())
+    }
+
+    fn fails(_: &mut Step<'_>) -> Result<()> {
+        Err(Error::internal("not today"))
+    }
+
+    fn open_with(dir: &Path, migrations: &'static [Migration]) -> Result<Store> {
+        let seams = Seams {
+            schema: Schema::with(migrations),
+            ..Seams::default()
+        };
+        let opened = open::open(dir, Options::default(), seams)?;
+        assert!(!matches!(opened.condition, Condition::Rebuilt { .. }));
+        Ok(opened.store)
+    }
+
+    #[test]
+    fn an_older_store_is_brought_forward_and_a_newer_one_refused() {
+        assert_eq!(Images::NAME, "images");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let store = open_with(&path, &[]).unwrap();
+        let long = ImageRecord {
+            name: "x".repeat(10_000),
+            ..ImageRecord::default()
+        };
+        store
+            .transaction(|tx| {
+                tx.put::<Images>(("old", "a"), &long)?;
+                tx.put::<Images>(("older", "a"), &ImageRecord::default())?;
+                tx.put::<Namespaces>("old", &NamespaceRecord::default())?;
+                tx.event(NewEvent::default())
+            })
+            .unwrap();
+        store.close().unwrap();
+        drop(store);
+
+        let failed = open_with(&path, &[rename_namespace, fails]).unwrap_err();
+        assert_eq!(failed.kind(), Kind::Internal);
+        // The first step was taken, and is not taken twice.
+        let store = open_with(&path, &[fails]).unwrap();
+        assert_eq!(store.get::<Images>(("new", "a")).unwrap(), Some(long));
+        assert!(!store.contains::<Images>(("old", "a")).unwrap());
+        assert!(store.contains::<Images>(("older", "a")).unwrap());
+        assert!(store.contains::<Namespaces>("old").unwrap());
+        assert_eq!(store.events().last_number(), 1);
+        assert_eq!(store.verify().unwrap().problems, [""; 0]);
+        store.close().unwrap();
+        drop(store);
+
+        let newer = open_with(&path, &[]).unwrap_err();
+        assert_eq!(newer.kind(), Kind::FailedPrecondition);
+        assert!(newer.chain().contains("schema version 2"), "{newer:?}");
+        open_with(&path, &[fails]).unwrap();
     }
 }

@@ -10,13 +10,16 @@ pub const MAX_RECORD: usize = 1 << 20;
 /// Writes `record` as MessagePack with field names;
 /// [`Kind::ResourceExhausted`] when it is larger than [`MAX_RECORD`].
 pub(crate) fn encode(what: &str, record: &impl Serialize) -> Result<Vec<u8>> {
-    let bytes = rmp_serde::to_vec_named(record)
-        .map_err(|e| Error::internal(format!("{what}: the record can't be encoded")).with_source(e))?;
+    let bytes = rmp_serde::to_vec_named(record).map_err(|e| {
+        Error::internal(format!("{what}: the record can't be encoded")).with_source(e)
+    })?;
     if bytes.len() > MAX_RECORD {
         let size = bytes.len();
         return Err(Error::new(
             Kind::ResourceExhausted,
-            format!("{what}: the record has {size} bytes, more than the {MAX_RECORD} that the store takes; use fewer or shorter labels, annotations and options"),
+            format!(
+                "{what}: the record has {size} bytes, more than the {MAX_RECORD} that the store takes; use fewer or shorter labels, annotations and options"
+            ),
         ));
     }
     Ok(bytes)

@@ -1,11 +1,11 @@
-//! The file `state.json` beside sled: what has to be known even when sled
-//! can't be read.
+//! The files beside sled: `state.json`, what has to be known even when sled
+//! can't be read, and `making`, which is there while a store is being made.
 
-use crate::{Error, Result};
+use crate::{Condition, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct State {
     /// No event has a higher number than this. After a power cut, and when
     /// sled is lost, numbers go on above it.
     pub(crate) event_ceiling: u64,
+    /// Commits that the store had when this was written; it never has less.
+    pub(crate) commits: u64,
 }
 
 impl StateFile {
@@ -57,23 +59,80 @@ impl StateFile {
         self.write()
     }
 
-    pub(crate) fn mark_clean(&mut self) -> Result<()> {
+    /// Notes that the store was closed after so many commits.
+    pub(crate) fn mark_clean(&mut self, commits: u64) -> Result<()> {
         self.state.clean = true;
+        self.state.commits = commits;
         self.write()
     }
 
     fn write(&self) -> Result<()> {
-        let path = &self.path;
-        let failed = |what: &str, e| Error::io(format!("{what} {path:?}"), e);
-        let text = serde_json::to_vec(&self.state)
-            .map_err(|e| Error::internal("encoding state.json").with_source(e))?;
-        let temporary = path.with_extension("new");
-        let mut file = File::create(&temporary).map_err(|e| failed("making", e))?;
-        file.write_all(&text).map_err(|e| failed("writing", e))?;
-        file.sync_all().map_err(|e| failed("syncing", e))?;
-        fs::rename(&temporary, path).map_err(|e| failed("replacing", e))?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))
+        write_json(&self.path, &self.state)
     }
+}
+
+/// A store that is not whole yet.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Making {
+    /// The damaged one that it replaces.
+    pub(crate) instead_of: Option<Moved>,
+}
+
+/// A damaged store that is moved aside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Moved {
+    /// Where it goes.
+    pub(crate) to: PathBuf,
+    /// What was wrong.
+    pub(crate) reason: String,
+}
+
+impl Making {
+    /// What `condition` says of a store that is being made.
+    pub(crate) fn of(condition: &Condition) -> Self {
+        let instead_of = match condition {
+            Condition::Rebuilt { moved_to, reason } => Some(Moved {
+                to: moved_to.clone(),
+                reason: reason.clone(),
+            }),
+            Condition::Fresh | Condition::Existing => None,
+        };
+        Self { instead_of }
+    }
+
+    /// What is being made in `dir`; `None` when nothing is.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
+        match fs::read(dir.join("making")) {
+            // It is replaced as a whole, so it reads well or is no work of ours.
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("reading {:?}", dir.join("making")), e)),
+        }
+    }
+
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        write_json(&dir.join("making"), self)
+    }
+
+    pub(crate) fn remove(dir: &Path) -> Result<()> {
+        let path = dir.join("making");
+        fs::remove_file(&path).map_err(|e| Error::io(format!("removing {path:?}"), e))?;
+        sync_dir(dir)
+    }
+}
+
+/// Replaces the file `path` by `value`, so that a crash leaves the old or the
+/// new one.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let failed = |what: &str, e| Error::io(format!("{what} {path:?}"), e);
+    let text = serde_json::to_vec(value)
+        .map_err(|e| Error::internal(format!("encoding {path:?}")).with_source(e))?;
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary).map_err(|e| failed("making", e))?;
+    file.write_all(&text).map_err(|e| failed("writing", e))?;
+    file.sync_all().map_err(|e| failed("syncing", e))?;
+    fs::rename(&temporary, path).map_err(|e| failed("replacing", e))?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Makes the names in `dir` survive a power cut.

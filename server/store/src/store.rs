@@ -2,11 +2,12 @@
 
 use crate::{
     Error, Kind, Result,
-    backend::{Backend, Batch},
+    backend::Backend,
     dir_lock::DirLock,
-    event_log::{EventLog, Log},
+    event_log::{EventLog, Log, Tail},
     key::{KeyOf, PrefixOf},
-    open::{AfterSync, Opened, Options, Seams},
+    open::{Opened, Options, Seams, SyncWatch},
+    seal::Seal,
     state::StateFile,
     stats::{Counters, Stats},
     sync::{Sync, SyncThread},
@@ -34,7 +35,7 @@ pub struct Store {
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) options: Options,
-    pub(crate) after_sync: Option<AfterSync>,
+    pub(crate) sync_watch: Option<SyncWatch>,
     /// `None` once the store is closed. Readers hold it for one look, commits
     /// alone, so that a scan never sees half a transaction.
     pub(crate) backend: RwLock<Option<Arc<Backend>>>,
@@ -55,7 +56,8 @@ pub(crate) struct Shared {
 /// What only the transaction that is being made may change.
 pub(crate) struct Writer {
     pub(crate) state: StateFile,
-    pub(crate) tail: crate::event_log::Tail,
+    pub(crate) tail: Tail,
+    pub(crate) seal: Seal,
 }
 
 /// The backend while somebody reads it.
@@ -127,7 +129,10 @@ impl Store {
 
     /// All records whose keys begin with `prefix` (`()` for all of the
     /// table), in order, as they were at one moment.
-    pub fn scan<T: Table>(&self, prefix: impl PrefixOf<T::Key>) -> Result<Vec<(T::Key, T::Record)>> {
+    pub fn scan<T: Table>(
+        &self,
+        prefix: impl PrefixOf<T::Key>,
+    ) -> Result<Vec<(T::Key, T::Record)>> {
         let prefix = table_prefix::<T>(&prefix);
         self.shared.scan::<T>(&prefix, &prefix, usize::MAX)
     }
@@ -223,7 +228,7 @@ impl Shared {
     pub(crate) fn new(
         dir: PathBuf,
         options: Options,
-        after_sync: Option<AfterSync>,
+        sync_watch: Option<SyncWatch>,
         backend: Backend,
         writer: Writer,
         dir_lock: DirLock,
@@ -231,7 +236,7 @@ impl Shared {
         Self {
             dir,
             options,
-            after_sync,
+            sync_watch,
             backend: RwLock::new(Some(Arc::new(backend))),
             writer: Mutex::new(writer),
             inside: Mutex::new(None),
@@ -282,16 +287,8 @@ impl Shared {
         if changes.tail.last > writer.state.event_ceiling() {
             writer.state.raise_event_ceiling(changes.tail.last)?;
         }
-        let mut batch = Batch::default();
-        {
-            let backend = self.backend()?;
-            for (key, value) in &changes.values {
-                match value {
-                    Some(value) => values::put(backend.get(), &mut batch, key, value)?,
-                    None => values::delete(backend.get(), &mut batch, key)?,
-                }
-            }
-        }
+        let mut batch = values::batch(self.backend()?.get(), &changes.values)?;
+        let seal = writer.seal.close(&mut batch);
         self.make_room(&batch)?;
         fail::fail_point!("store.commit.before-apply");
         let cost = self.sync.cost(&batch);
@@ -302,6 +299,7 @@ impl Shared {
         }
         fail::fail_point!("store.commit.after-apply");
         writer.tail = changes.tail;
+        writer.seal = seal;
         self.log.remember(changes.events);
         Counters::add(&self.counters.transactions, 1);
         self.committed(writer.tail.last, cost);
@@ -360,7 +358,8 @@ impl Shared {
         self.end();
         synced?;
         self.check()?;
-        writer.state.mark_clean()?;
+        let commits = writer.seal.commits;
+        writer.state.mark_clean(commits)?;
         *lock(&self.dir_lock) = None;
         Ok(())
     }

@@ -14,6 +14,7 @@
 use crate::{
     Error, Result,
     backend::Batch,
+    open::SyncMoment,
     stats::Counters,
     store::{Shared, closed, lock},
 };
@@ -34,7 +35,7 @@ const MAX_UNSYNCED: u64 = 256 << 10;
 
 /// What one entry may cost in sled's log beyond itself: its share of the page
 /// that is written again with it.
-const COST_OF_ENTRY: u64 = 2048;
+const COST_OF_ENTRY: u64 = 3072;
 
 /// A sync that takes longer is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(5);
@@ -126,12 +127,20 @@ impl Sync {
     /// Bytes that `batch` may add to sled's log.
     pub(crate) fn cost(&self, batch: &Batch) -> u64 {
         // An entry is written itself, and again with its page when the page
-        // is consolidated, split or moved.
-        batch.bytes as u64 * 4 + batch.operations as u64 * COST_OF_ENTRY
+        // is consolidated, split or moved. Measured over a thousand stretches
+        // between two syncs this is twice what was written, and in the worst
+        // of them two thirds.
+        batch.bytes as u64 * 3 + batch.operations as u64 * COST_OF_ENTRY
     }
 }
 
 impl Shared {
+    /// Transactions that were committed, trimming among them.
+    #[cfg(test)]
+    pub(crate) fn commits(&self) -> u64 {
+        lock(&self.sync.wants).committed
+    }
+
     /// Syncs first when `batch` could make the unsynced part of the log too
     /// long.
     pub(crate) fn make_room(&self, batch: &Batch) -> Result<()> {
@@ -291,10 +300,13 @@ impl Shared {
             done.event = done.event.max(event);
         });
         if sync && self.sync.done.borrow().durable < target {
+            if let Some(watch) = &self.sync_watch {
+                watch(SyncMoment::Before, target);
+            }
             backend.sync()?;
             Counters::add(&self.counters.fdatasyncs, 1);
-            if let Some(hook) = &self.after_sync {
-                hook(target);
+            if let Some(watch) = &self.sync_watch {
+                watch(SyncMoment::After, target);
             }
             self.sync
                 .done

@@ -110,7 +110,10 @@ impl<'a> Tx<'a> {
     }
 
     /// All records whose keys begin with `prefix`, in order.
-    pub fn scan<T: Table>(&self, prefix: impl PrefixOf<T::Key>) -> Result<Vec<(T::Key, T::Record)>> {
+    pub fn scan<T: Table>(
+        &self,
+        prefix: impl PrefixOf<T::Key>,
+    ) -> Result<Vec<(T::Key, T::Record)>> {
         let prefix = table_prefix::<T>(&prefix);
         let mut found: BTreeMap<_, _> =
             values::scan(self.shared.backend()?.get(), &prefix, &prefix, usize::MAX)?
@@ -163,7 +166,9 @@ impl<'a> Tx<'a> {
             let (kind, action, id) = (&record.kind, &record.action, &record.id);
             return Err(Error::new(
                 Kind::ResourceExhausted,
-                format!("event {kind} {action} of {id}: its attributes have more than {MAX_EVENT} bytes; use fewer or shorter labels"),
+                format!(
+                    "event {kind} {action} of {id}: its attributes have more than {MAX_EVENT} bytes; use fewer or shorter labels"
+                ),
             ));
         }
         let number = tail.last + 1;

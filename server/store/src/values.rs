@@ -105,53 +105,85 @@ pub(crate) fn scan(
         .collect()
 }
 
+/// The batch that gives each key of `changes` its value, or takes it away.
+pub(crate) fn batch<'a>(
+    backend: &Backend,
+    changes: impl IntoIterator<Item = (&'a Vec<u8>, &'a Option<Vec<u8>>)>,
+) -> Result<Batch> {
+    let mut batch = Batch::default();
+    for (key, value) in changes {
+        match value {
+            Some(value) => put(backend, &mut batch, key, value)?,
+            None => delete(backend, &mut batch, key)?,
+        }
+    }
+    Ok(batch)
+}
+
 /// Adds to `batch` what makes `value` the value of `key`. Chunks that stay
 /// the same are not written again.
-pub(crate) fn put(backend: &Backend, batch: &mut Batch, key: &[u8], value: &[u8]) -> Result<()> {
-    let old = chunks_of(backend, key)?;
-    let mut new = 0;
+fn put(backend: &Backend, batch: &mut Batch, key: &[u8], value: &[u8]) -> Result<()> {
+    let old = backend.get(key)?;
+    let old_chunks = chunks_of(old.as_deref())?;
+    let mut chunks = 0;
     if value.len() <= CHUNK {
         let mut entry = Vec::with_capacity(value.len() + 1);
         entry.push(WHOLE);
         entry.extend_from_slice(value);
-        batch.put(key, entry);
+        batch.put(key, entry, old.as_deref());
     } else {
         for chunk in value.chunks(CHUNK) {
-            let chunk_key = chunk_key(key, new);
-            if new >= old || backend.get(&chunk_key)?.as_deref() != Some(chunk) {
-                batch.put(&chunk_key, chunk.to_vec());
+            let chunk_key = chunk_key(key, chunks);
+            let old = match chunks < old_chunks {
+                true => backend.get(&chunk_key)?,
+                false => None,
+            };
+            if old.as_deref() != Some(chunk) {
+                batch.put(&chunk_key, chunk.to_vec(), old.as_deref());
             }
-            new = new.checked_add(1).ok_or_else(too_long)?;
+            chunks = chunks.checked_add(1).ok_or_else(too_long)?;
         }
         let length = u32::try_from(value.len()).map_err(|_| too_long())?;
         let mut entry = vec![CUT];
-        entry.extend_from_slice(&new.to_be_bytes());
+        entry.extend_from_slice(&chunks.to_be_bytes());
         entry.extend_from_slice(&length.to_be_bytes());
-        batch.put(key, entry);
+        if old.as_deref() != Some(entry.as_slice()) {
+            batch.put(key, entry, old.as_deref());
+        }
     }
-    for index in new..old {
-        batch.delete(&chunk_key(key, index));
-    }
-    Ok(())
+    delete_chunks(backend, batch, key, chunks, old_chunks)
 }
 
 /// Adds to `batch` what removes the value of `key`.
-pub(crate) fn delete(backend: &Backend, batch: &mut Batch, key: &[u8]) -> Result<()> {
-    for index in 0..chunks_of(backend, key)? {
-        batch.delete(&chunk_key(key, index));
-    }
-    batch.delete(key);
+fn delete(backend: &Backend, batch: &mut Batch, key: &[u8]) -> Result<()> {
+    let Some(old) = backend.get(key)? else {
+        return Ok(());
+    };
+    delete_chunks(backend, batch, key, 0, chunks_of(Some(&old))?)?;
+    batch.delete(key, Some(&old));
     Ok(())
 }
 
-fn chunks_of(backend: &Backend, key: &[u8]) -> Result<u16> {
-    Ok(match backend.get(key)? {
-        Some(entry) => match head(&entry)? {
-            Head::Whole => 0,
-            Head::Cut { chunks, .. } => chunks,
-        },
-        None => 0,
-    })
+fn delete_chunks(
+    backend: &Backend,
+    batch: &mut Batch,
+    key: &[u8],
+    from: u16,
+    to: u16,
+) -> Result<()> {
+    for index in from..to {
+        let chunk_key = chunk_key(key, index);
+        let old = backend.get(&chunk_key)?;
+        batch.delete(&chunk_key, old.as_deref());
+    }
+    Ok(())
+}
+
+fn chunks_of(entry: Option<&[u8]>) -> Result<u16> {
+    match entry.map(head).transpose()? {
+        Some(Head::Cut { chunks, .. }) => Ok(chunks),
+        Some(Head::Whole) | None => Ok(0),
+    }
 }
 
 fn too_long() -> Error {

@@ -5,7 +5,9 @@ use crate::{
     backend::Backend,
     event::EventRecord,
     event_log::{Tail, number_of},
-    record, table, values,
+    record,
+    seal::{self, Seal},
+    table, values,
 };
 use std::collections::BTreeMap;
 
@@ -33,7 +35,7 @@ pub struct Verified {
 }
 
 impl Verified {
-    fn problem(&mut self, text: String) {
+    pub(crate) fn problem(&mut self, text: String) {
         self.problem_count += 1;
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(text);
@@ -41,10 +43,29 @@ impl Verified {
     }
 }
 
-/// Decodes every record and event, and checks that event numbers follow each
-/// other. Fails when sled itself does.
+/// Decodes every record and event, checks that event numbers follow each
+/// other, and that everything adds up to the seal. Fails when sled itself does.
 pub(crate) fn verify(backend: &Backend) -> Result<Verified> {
     let mut found = Verified::default();
+    walk(backend, &mut found, check_entry)?;
+    Ok(found)
+}
+
+/// Checks the seal and nothing else, for records of an older schema.
+pub(crate) fn verify_seal(backend: &Backend) -> Result<Verified> {
+    let mut found = Verified::default();
+    walk(backend, &mut found, |_, _, _, _| ())?;
+    Ok(found)
+}
+
+/// Gives each entry to `look`, and checks the seal.
+fn walk(
+    backend: &Backend,
+    found: &mut Verified,
+    look: fn(&Backend, &mut Verified, &[u8], Vec<u8>),
+) -> Result<()> {
+    let seal_key = seal::key();
+    let mut sum = 0u128;
     let mut from = Vec::new();
     loop {
         let entries = backend.scan(&[], &from, STEP)?;
@@ -54,10 +75,21 @@ pub(crate) fn verify(backend: &Backend) -> Result<Verified> {
         from.clone_from(last);
         from.push(0);
         for (key, entry) in entries {
-            check_entry(backend, &mut found, &key, entry);
+            if key == seal_key {
+                continue;
+            }
+            sum = sum.wrapping_add(seal::hash(&key, &entry));
+            look(backend, found, &key, entry);
         }
     }
-    Ok(found)
+    match Seal::read(backend)? {
+        Some(seal) if seal.sum == sum => {}
+        Some(_) => found.problem(
+            "the sum of all entries is not the sealed one: some are old or missing".to_owned(),
+        ),
+        None => found.problem("there is no seal".to_owned()),
+    }
+    Ok(())
 }
 
 fn check_entry(backend: &Backend, found: &mut Verified, key: &[u8], entry: Vec<u8>) {
@@ -66,9 +98,11 @@ fn check_entry(backend: &Backend, found: &mut Verified, key: &[u8], entry: Vec<u
         Some(&values::EVENTS) => {
             values::whole(backend, key, entry).and_then(|value| check_event(found, key, &value))
         }
-        Some(&values::RECORDS) => {
-            values::whole(backend, key, entry).and_then(|value| check_record(found, key, &value))
-        }
+        Some(&values::RECORDS) => values::whole(backend, key, entry).and_then(|value| {
+            let name = check_record(key, &value)?;
+            *found.records.entry(name.to_owned()).or_default() += 1;
+            Ok(())
+        }),
         Some(&values::STORE) => values::whole(backend, key, entry).map(drop),
         _ => Err(Error::new(Kind::DataLoss, "an entry of no known kind")),
     };
@@ -83,7 +117,10 @@ fn check_chunk(backend: &Backend, key: &[u8]) -> Result<()> {
     if backend.get(owner)?.is_some() {
         Ok(())
     } else {
-        Err(Error::new(Kind::DataLoss, "a piece of a value that is gone"))
+        Err(Error::new(
+            Kind::DataLoss,
+            "a piece of a value that is gone",
+        ))
     }
 }
 
@@ -103,15 +140,14 @@ fn check_event(found: &mut Verified, key: &[u8], value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn check_record(found: &mut Verified, key: &[u8], value: &[u8]) -> Result<()> {
+/// Decodes a record's key and value; gives its table's name.
+pub(crate) fn check_record<'k>(key: &'k [u8], value: &[u8]) -> Result<&'k str> {
     let (name, rest) = table_of(key)?;
     let check = table::ALL.iter().find(|(known, _)| *known == name);
-    let (_, check) = check.ok_or_else(|| {
-        Error::new(Kind::DataLoss, format!("there is no table {name:?}"))
-    })?;
+    let (_, check) =
+        check.ok_or_else(|| Error::new(Kind::DataLoss, format!("there is no table {name:?}")))?;
     check(rest, value)?;
-    *found.records.entry(name.to_owned()).or_default() += 1;
-    Ok(())
+    Ok(name)
 }
 
 /// Table name and key of a record's entry.
