@@ -60,7 +60,10 @@ async fn a_checkpoint_is_restored_or_refused() {
     if let Err(error) = rig.client.checkpoint(deadline(60), &request).await {
         // criu needs a kernel with more debugging than some have.
         let text = message(&error);
-        assert!(text.starts_with("OCI runtime checkpoint failed: "), "{text}");
+        assert!(
+            text.starts_with("OCI runtime checkpoint failed: "),
+            "{text}"
+        );
         eprintln!("no checkpoint here: {text}");
         assert_eq!(rig.status("").await, "RUNNING");
         return;
@@ -120,7 +123,14 @@ async fn two_containers_in_one_shim() {
         id: id.clone(),
         ..Default::default()
     };
-    assert_eq!(rig.client.wait(deadline(60), &wait).await.unwrap().exit_status, 6);
+    assert_eq!(
+        rig.client
+            .wait(deadline(60), &wait)
+            .await
+            .unwrap()
+            .exit_status,
+        6
+    );
     let log = fs::read_to_string(rig.directory.path().join(&id).join("log")).unwrap();
     assert!(log.contains("second"));
     let delete = api::DeleteRequest {
@@ -202,6 +212,8 @@ async fn many_execs_at_once() {
         exec.await.unwrap();
     }
     assert_eq!(rig.threads(), 1);
-    let fds = fs::read_dir(format!("/proc/{}/fd", rig.shim_pid())).unwrap().count();
+    let fds = fs::read_dir(format!("/proc/{}/fd", rig.shim_pid()))
+        .unwrap()
+        .count();
     assert!(fds < 40, "{fds} descriptors are open");
 }

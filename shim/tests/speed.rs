@@ -38,9 +38,19 @@ async fn lifecycle() {
         // What the test itself cleans up.
         rig.forget();
     }
-    let names = ["create", "start", "wait", "delete", "shutdown", "all with spawning"];
+    let names = [
+        "create",
+        "start",
+        "wait",
+        "delete",
+        "shutdown",
+        "all with spawning",
+    ];
     for (name, step) in names.iter().zip(steps) {
-        println!("{name}: {:.2} ms", step.as_secs_f64() * 1000.0 / f64::from(ROUNDS));
+        println!(
+            "{name}: {:.2} ms",
+            step.as_secs_f64() * 1000.0 / f64::from(ROUNDS)
+        );
     }
 }
 
@@ -48,21 +58,37 @@ async fn lifecycle() {
 #[ignore = "prints numbers"]
 async fn log() {
     for (what, script) in [
-        ("long lines", "yes 'a line of a log that is as long as many lines of logs are, about a hundred bytes, or some more, yes' | head -c 500000000"),
+        (
+            "long lines",
+            "yes 'a line of a log that is as long as many lines of logs are, about a hundred bytes, or some more, yes' | head -c 500000000",
+        ),
         ("short lines", "yes short | head -c 100000000"),
     ] {
         let rig = Rig::new(&["sh", "-c", script]).await;
         let request = api::CreateTaskRequest {
-            stdout: format!("davit://{}?max-size=20971520&max-file=5", rig.log_path().display()),
+            stdout: format!(
+                "davit://{}?max-size=20971520&max-file=5",
+                rig.log_path().display()
+            ),
             ..rig.create_request()
         };
         rig.client.create(deadline(60), &request).await.unwrap();
         let begin = Instant::now();
         rig.start().await;
         rig.wait("").await;
-        let bytes = script.split(' ').next_back().unwrap().parse::<f64>().unwrap();
+        let bytes = script
+            .split(' ')
+            .next_back()
+            .unwrap()
+            .parse::<f64>()
+            .unwrap();
         let stat = fs::read_to_string(format!("/proc/{}/stat", rig.shim_pid())).unwrap();
-        let ticks: f64 = stat.split(' ').skip(13).take(2).map(|n| n.parse::<f64>().unwrap()).sum();
+        let ticks: f64 = stat
+            .split(' ')
+            .skip(13)
+            .take(2)
+            .map(|n| n.parse::<f64>().unwrap())
+            .sum();
         println!(
             "{what}: {:.0} MB/s, {:.1} s of CPU in the shim for {} MB",
             bytes / 1e6 / begin.elapsed().as_secs_f64(),

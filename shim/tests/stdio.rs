@@ -112,6 +112,26 @@ async fn terminal_and_its_size() {
 }
 
 #[tokio::test]
+async fn a_terminal_let_go_and_opened_again() {
+    let script = "exec 0<&- 1>&- 2>&-; sleep 1; echo again >/dev/pts/0; sleep 0.5; exit 3";
+    let rig = Rig::tty(&["sh", "-c", script]).await;
+    rig.create().await;
+    let attached = rig.attach(all()).await;
+    rig.start().await;
+    let heard = attached.rest().await;
+    assert_eq!(heard.exit.unwrap()["code"], json!(3));
+    assert_eq!(heard.stdout, b"again\r\n");
+    let stat = fs::read_to_string(format!("/proc/{}/stat", rig.shim_pid())).unwrap();
+    let ticks: u64 = stat
+        .split(' ')
+        .skip(13)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum();
+    assert!(ticks < 50, "the shim was busy for {ticks} ticks");
+}
+
+#[tokio::test]
 async fn exec_with_and_without_terminal() {
     let rig = Rig::new(&["sleep", "1000"]).await;
     rig.create().await;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
@@ -12,6 +13,9 @@ use tokio::sync::watch;
 use super::hub::Hub;
 use super::input::Input;
 use super::{Stream, scratch};
+
+/// How often a terminal that nobody has open is looked at.
+const HUNG_UP: Duration = Duration::from_millis(50);
 
 /// Where a stream goes.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ impl Outflow {
     /// Copies until the stream ends. `over` tells when the process has ended: a terminal that is closed then stays so.
     pub(crate) async fn run(&self, mut over: watch::Receiver<bool>) {
         let mut turns = 0_u32;
+        // Once a terminal was hung up, the event loop calls it ready for ever: from then on it is looked at in turns.
+        let mut hung_up = false;
         loop {
             let Ok(mut ready) = self.source.readable().await else {
                 break;
@@ -60,27 +66,21 @@ impl Outflow {
                 // A process that writes without end must not keep the others from their turn.
                 tokio::task::yield_now().await;
             }
+            let was_over = *over.borrow();
             match self.step() {
                 Step::More => {}
                 Step::Left(rest) => {
                     drop(ready);
                     self.send(&rest).await;
                 }
-                Step::Empty => ready.clear_ready(),
+                Step::Empty if !hung_up => ready.clear_ready(),
                 Step::End => break,
-                Step::HungUp if *over.borrow() => break,
-                Step::HungUp => {
-                    ready.clear_ready();
+                Step::HungUp | Step::Empty if was_over => break,
+                Step::HungUp | Step::Empty => {
+                    hung_up = true;
                     drop(ready);
-                    tokio::select! {
-                        _ = self.source.readable() => {}
-                        _ = over.wait_for(|over| *over) => {}
-                    }
-                    if *over.borrow()
-                        && matches!(self.step(), Step::End | Step::HungUp | Step::Empty)
-                    {
-                        break;
-                    }
+                    // A process may let go of its terminal and open it again.
+                    let _ = tokio::time::timeout(HUNG_UP, over.wait_for(|over| *over)).await;
                 }
             }
         }

@@ -189,12 +189,12 @@ impl JsonLog {
                     ));
                 }
                 self.lost += 1;
-                // Something may have been written.
-                self.size = self
-                    .file
-                    .as_ref()
-                    .and_then(|file| file.metadata().ok())
-                    .map_or(self.size, |m| m.len());
+                // A torn entry would spoil the next one's line, too.
+                if let Some(file) = &self.file
+                    && file.set_len(self.size).is_err()
+                {
+                    self.size = file.metadata().map_or(self.size, |metadata| metadata.len());
+                }
             }
         }
         self.batch.clear();
@@ -333,7 +333,9 @@ impl Clock {
         self.last = now.max(self.last + 1);
         let second = i64::try_from(self.last.div_euclid(1_000_000_000)).unwrap_or(0);
         if self.text.is_empty() || second != self.second {
-            let whole = Timestamp::from_second(second).unwrap_or_default().to_string();
+            let whole = Timestamp::from_second(second)
+                .unwrap_or_default()
+                .to_string();
             self.second = second;
             self.text.clear();
             self.text.push_str(whole.trim_end_matches('Z'));
@@ -463,6 +465,33 @@ mod tests {
             .collect();
         assert_eq!(numbers, expected);
         assert!(numbers.len() > 200);
+    }
+
+    #[test]
+    fn a_full_disk_tears_no_entry() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = davit_sys::mount::Mount {
+            kind: "tmpfs".into(),
+            source: "tmpfs".into(),
+            options: vec!["size=64k".into()],
+            ..Default::default()
+        };
+        davit_sys::mount::attach(&[options], directory.path()).unwrap();
+        let mut log = log(&directory, 0, 1);
+        for number in 0..3000 {
+            log.write(Stream::Stdout, format!("line {number}\n").as_bytes());
+        }
+        assert!(log.lost > 0);
+        // Each line parses, and none is missing before the first that was lost.
+        let all = entries(&directory, "x.log");
+        assert!(all.len() > 500);
+        assert!(
+            all.iter()
+                .enumerate()
+                .all(|(at, entry)| entry.log == format!("line {at}\n"))
+        );
+        drop(log);
+        davit_sys::mount::detach(directory.path()).unwrap();
     }
 
     #[test]
