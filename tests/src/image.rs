@@ -120,7 +120,7 @@ fn layer(tree: &Path, blobs: &Path, compression: &str) -> Layer {
         "tar",
         &[
             "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@1767225600",
-            "--xattrs", "-C", tree.to_str().expect("UTF-8"), "-cf", plain.to_str().expect("UTF-8"), ".",
+            "-C", tree.to_str().expect("UTF-8"), "-cf", plain.to_str().expect("UTF-8"), ".",
         ],
     );
     let diff_id = sha256(&plain);

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Content, Leases, Snapshots, Unpacker, content::blocking, gc::Collector, image::facts::Cache,
-    registry::Registry, unpack::Limits,
+    names::Names, registry::Registry, unpack::Limits,
 };
 
 /// What [`Images::open`] needs to know.
@@ -61,18 +61,19 @@ pub type Progress<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
 /// The images of all namespaces. Cheap to clone.
 #[derive(Clone)]
-pub struct Images(Arc<Inner>);
+pub struct Images(pub(crate) Arc<Inner>);
 
-struct Inner {
-    config: ImagesConfig,
-    store: Store,
-    content: Content,
+pub(crate) struct Inner {
+    pub(crate) config: ImagesConfig,
+    pub(crate) store: Store,
+    pub(crate) content: Content,
     leases: Leases,
-    snapshots: Vec<Snapshots>,
+    pub(crate) snapshots: Vec<Snapshots>,
     unpacker: Unpacker,
     collector: Collector,
     registry: Registry,
     cache: Cache,
+    pub(crate) names: Names,
     downloads: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
 }
@@ -89,7 +90,9 @@ impl Images {
     /// Opens the images under `config.root`, finishing or undoing what a crash
     /// left half-made.
     pub async fn open(config: ImagesConfig, store: Store) -> Result<Self> {
-        blocking(move || Self::open_now(config, store)).await
+        let images = blocking(move || Self::open_now(config, store)).await?;
+        images.start_background();
+        Ok(images)
     }
 
     fn open_now(config: ImagesConfig, store: Store) -> Result<Self> {
@@ -100,14 +103,14 @@ impl Images {
             leases.clone(),
             config.partial_ttl,
         )?;
-        let names = match config.snapshotter.as_str() {
+        let snapshotters = match config.snapshotter.as_str() {
             "native" => ["native", "overlayfs"],
             _ => ["overlayfs", "native"],
         };
-        if !names.contains(&config.snapshotter.as_str()) {
+        if !snapshotters.contains(&config.snapshotter.as_str()) {
             return Err(unknown_snapshotter(&config.snapshotter));
         }
-        let snapshots = names
+        let snapshots = snapshotters
             .iter()
             .map(|name| Snapshots::at(&config.root, name, store.clone(), leases.clone()))
             .collect::<Result<Vec<_>>>()?;
@@ -120,9 +123,16 @@ impl Images {
             0 => 5,
             count => count,
         };
-        Ok(Self(Arc::new(Inner {
+        let names = Names::at(&config.root, store.clone())?;
+        let images = Self(Arc::new(Inner {
             unpacker: Unpacker::new(content.clone(), config.limits),
-            collector: Collector::new(),
+            collector: Collector::new(
+                store.clone(),
+                leases.clone(),
+                content.clone(),
+                snapshots.clone(),
+            ),
+            names,
             registry: Registry::new(&config),
             cache: Cache::default(),
             downloads: Arc::new(Semaphore::new(downloads)),
@@ -132,7 +142,23 @@ impl Images {
             snapshots,
             store,
             config,
-        })))
+        }));
+        if images.looks_lost()? {
+            let found = images.rebuild_now()?;
+            tracing::warn!(?found, "no image was recorded although there were files; they are recorded again");
+        }
+        Ok(images)
+    }
+
+    /// Starts what goes on beside the calls: collecting garbage, syncing
+    /// snapshots to disk, and the copy of the image names. It ends with the
+    /// runtime or when the store is closed.
+    fn start_background(&self) {
+        tokio::spawn(self.0.collector.clone().run_forever());
+        tokio::spawn(self.0.names.clone().write_forever());
+        for snapshots in &self.0.snapshots {
+            tokio::spawn(snapshots.clone().sync_forever());
+        }
     }
 
     /// Blobs and ingests.

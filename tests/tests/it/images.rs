@@ -50,7 +50,7 @@ fn what_is_not_there_is_told() {
     let missing = daemon.davit(&["pull", &registry.reference("nobody/nothing:1")]);
     assert_eq!(missing.code, 1);
     assert!(missing.stderr.contains("nobody/nothing"), "{}", missing.stderr);
-    let invalid = daemon.davit(&["pull", "UPPER/case"]);
+    let invalid = daemon.davit(&["pull", "name/Upper"]);
     assert!(invalid.stderr.contains("must be lowercase"), "{}", invalid.stderr);
     let unknown = daemon.davit(&["rmi", "not-here"]);
     assert!(unknown.stderr.contains("No such image"), "{}", unknown.stderr);

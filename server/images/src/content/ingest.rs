@@ -212,6 +212,17 @@ impl Content {
         blocking(move || files.remove_ingest(&dir)).await
     }
 
+    /// Removes the data of an ingest whose record was deleted, unless somebody
+    /// is writing it again.
+    pub(crate) async fn free_ingest(&self, namespace: &str, reference: &str) -> Result<()> {
+        let key = (namespace.to_owned(), reference.to_owned());
+        let Some(_lock) = self.0.references.try_enter(key) else { return Ok(()) };
+        if self.0.store.contains::<Ingests>((namespace, reference))? {
+            return Ok(());
+        }
+        self.remove_ingest_dir(&Files::ingest_name(namespace, reference)).await
+    }
+
     /// All partial downloads of a namespace.
     pub fn ingests(&self, namespace: &str) -> Result<Vec<IngestInfo>> {
         let found = self.0.store.scan::<Ingests>(namespace)?;

@@ -6,7 +6,6 @@
 //! it is pruned (it has the label [`DANGLING_LABEL`]).
 
 mod changes;
-mod check;
 mod create;
 mod disk_usage;
 mod document;

@@ -197,6 +197,17 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Removes the directory of a snapshot whose record was deleted, and waits
+    /// until it is gone.
+    pub(crate) async fn free(&self, number: u64) -> Result<()> {
+        self.0.store.written().await?;
+        let path = self.dir(number).0;
+        blocking(move || {
+            remove_path(&path).map_err(|error| Error::io(format!("removing {}", path.display()), error))
+        })
+        .await
+    }
+
     /// Removes a directory that no record knows, in the background. What a
     /// crash leaves of it goes at the next start.
     pub(super) fn remove_later(&self, number: u64) {

@@ -10,7 +10,11 @@ use std::{
 use davit_store::{Error, Result, table};
 
 use super::{Snapshots, sidecar::Sidecar};
-use crate::{content::ensure_namespace, unpack::remove::remove_path};
+use crate::{
+    content::{Content, ensure_namespace},
+    repair::keep_for_ever,
+    unpack::{UNPACKS, remove::remove_path},
+};
 
 impl Snapshots {
     /// Drops records whose directories are gone, and committed snapshots that
@@ -47,7 +51,7 @@ impl Snapshots {
     }
 
     /// Numbers of all directories.
-    fn numbers(&self) -> Result<HashSet<u64>> {
+    pub(crate) fn numbers(&self) -> Result<HashSet<u64>> {
         let fail = |error| Error::io(format!("reading {}", self.0.dir.display()), error);
         let mut numbers = HashSet::new();
         for entry in fs::read_dir(&self.0.dir).map_err(fail)? {
@@ -84,6 +88,45 @@ impl Snapshots {
         Ok(removed)
     }
 
+    /// Compares records with directories: one sentence for each thing that is
+    /// wrong, which is mended with `repair`. Blocks.
+    pub(crate) fn check(&self, content: &Content, repair: bool) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        let dirs = self.numbers()?;
+        let mut known = HashSet::new();
+        let mut all = BTreeMap::new();
+        for (key, record) in self.0.store.scan::<table::Snapshots>(())? {
+            if key.1 == self.name() {
+                known.insert(record.dir);
+                all.insert(key, record);
+            }
+        }
+        for (key, record) in &all {
+            let what = format!("snapshot {:?} of namespace {:?} ({})", key.2, key.0, key.1);
+            let parent = (key.0.clone(), key.1.clone(), record.parent.clone());
+            if !record.parent.is_empty() && !all.contains_key(&parent) {
+                problems.push(format!("{what} lacks its parent {:?}: unpack its image again", record.parent));
+            }
+            let lost = !dirs.contains(&record.dir);
+            let torn = !record.unsynced_boot.is_empty() && record.unsynced_boot != self.0.boot;
+            if lost || torn {
+                let why = if lost { "has no directory" } else { "was not on disk when the machine went down" };
+                problems.push(format!("{what} {why}"));
+                if repair {
+                    content.store().transaction(|tx| tx.delete::<table::Snapshots>(key))?;
+                }
+            }
+        }
+        for number in dirs.difference(&known) {
+            let path = self.dir(*number).0;
+            problems.push(format!("{} belongs to no snapshot", path.display()));
+            if repair {
+                remove_path(&path).map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
+            }
+        }
+        Ok(problems)
+    }
+
     /// Makes records from the directories' own notes where there are none;
     /// gives how many. For a store that was lost.
     pub(crate) fn rebuild(&self) -> Result<usize> {
@@ -92,7 +135,14 @@ impl Snapshots {
         for number in self.numbers()? {
             let Some(sidecar) = Sidecar::read(&self.dir(number)) else { continue };
             let namespace = sidecar.namespace.clone();
-            let record = sidecar.record(number);
+            let mut record = sidecar.record(number);
+            match record.kind {
+                table::SnapshotKind::Committed => {}
+                // Half of a layer, or nothing of its own: made again at need.
+                table::SnapshotKind::View => continue,
+                table::SnapshotKind::Active if record.labels.contains_key(UNPACKS) => continue,
+                table::SnapshotKind::Active => keep_for_ever(&mut record.labels),
+            }
             let torn = !record.unsynced_boot.is_empty() && record.unsynced_boot != self.0.boot;
             if !torn && self.dir(number).fs().is_dir() {
                 by_place.insert((namespace, self.name().to_owned(), record.key.clone()), record);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use davit_store::{Error, Kind, Result};
 
 use super::{
-    Layer,
+    Layer, UNPACKS,
     chain::{Slot, Stage},
     chunks::Block,
     extract::{Extracted, Onto},
@@ -41,7 +41,7 @@ impl Draft {
     /// Prepares a snapshot on `parent` (empty: none) for the layer `slot`.
     pub(super) async fn prepare(slot: &Slot, parent: &str) -> Result<Arc<Self>> {
         let key = format!("extract-{} {}", uuid::Uuid::new_v4().simple(), slot.chain_id);
-        let labels = Labels::from([("containerd.io/snapshot.ref".to_owned(), slot.chain_id.to_string())]);
+        let labels = Labels::from([(UNPACKS.to_owned(), slot.chain_id.to_string())]);
         let (snapshots, op) = (slot.snapshots.clone(), slot.op.clone());
         snapshots.prepare(&op, &key, parent, labels).await?;
         Ok(Arc::new(Self { snapshots, op, key, kept: AtomicBool::new(false) }))

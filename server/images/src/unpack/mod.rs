@@ -33,6 +33,10 @@ pub use layer::{LayerFetch, LayerUnpack};
 
 use crate::{Content, Digest, Snapshots, content::Labels, lease::Operation, single_flight::SingleFlight};
 
+/// Label of a snapshot that a layer is being unpacked into: its chain id
+/// (containerd's name for it).
+pub(crate) const UNPACKS: &str = "containerd.io/snapshot.ref";
+
 /// One layer of an image, as manifest and config describe it.
 #[derive(Debug, Clone)]
 pub struct Layer {

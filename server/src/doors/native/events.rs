@@ -37,14 +37,15 @@ impl Events for Native {
             From::New
         };
         let until = request.until.map(from_time).transpose()?;
-        let mut events = self.store.events().subscribe(from).map_err(status)?;
+        let log = self.store.events();
+        let mut events = log.subscribe(from).map_err(status)?;
         let stream = async_stream::stream! {
             loop {
                 let item = match until {
                     None => events.next().await,
                     // What was logged before the bound is still given when
                     // the bound has passed; then the stream ends.
-                    Some(until) => match next_until(&mut events, until).await {
+                    Some(until) => match next_until(&mut events, &log, until).await {
                         Some(item) => item,
                         None => return,
                     },
@@ -75,15 +76,21 @@ impl Events for Native {
     }
 }
 
-/// The next event, or none when there is none until `until`.
+/// The next event, or none when there is none until `until`. When that has
+/// passed, what the log holds is all there is.
 async fn next_until(
     events: &mut davit_store::EventStream,
+    log: &davit_store::EventLog,
     until: jiff::Timestamp,
 ) -> Option<Option<Item>> {
     let left = until.duration_since(jiff::Timestamp::now());
     let left = std::time::Duration::try_from(left).unwrap_or_default();
-    // A timeout of zero still polls once, so everything logged is given.
-    tokio::time::timeout(left, events.next()).await.ok()
+    match tokio::time::timeout(left, events.next()).await {
+        Ok(item) => Some(item),
+        // Events are given once they are written, a moment after their commit.
+        Err(_) if events.position() < log.last_number() => Some(events.next().await),
+        Err(_) => None,
+    }
 }
 
 fn to_event(event: &Event) -> v1::Event {
