@@ -203,3 +203,123 @@ pub(super) fn oom_score(
     }
     own
 }
+
+#[cfg(test)]
+mod tests {
+    use davit_store::{Kind, image_config::HealthCheck};
+
+    use super::*;
+    use crate::spec::{Defaults, host::tests::able};
+
+    fn planned(image: &ImageConfig, options: &ContainerOptions) -> Result<Plan> {
+        let defaults = Defaults { cgroup_parent: "davit".to_owned(), ..Default::default() };
+        let (id, host) = ("0123456789abcdef".repeat(4), able());
+        plan(&Inputs { id: &id, options, image, host: &host, defaults: &defaults })
+    }
+
+    fn list(items: &[&str]) -> Vec<String> {
+        items.iter().map(|&item| item.to_owned()).collect()
+    }
+
+    fn image() -> ImageConfig {
+        ImageConfig {
+            entrypoint: list(&["e"]),
+            cmd: list(&["c"]),
+            env: list(&["A=1", "B=2"]),
+            user: "bob".to_owned(),
+            labels: [("k".to_owned(), "image".to_owned()), ("l".to_owned(), "image".to_owned())].into(),
+            exposed_ports: list(&["80/tcp"]),
+            stop_signal: "INT".to_owned(),
+            healthcheck: Some(HealthCheck { test: list(&["CMD", "t"]), retries: 5, ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    fn options() -> ContainerOptions {
+        ContainerOptions {
+            args: Some(list(&["a"])),
+            env: list(&["B=3", "C"]),
+            labels: [("k".to_owned(), "own".to_owned())].into(),
+            exposed_ports: list(&["81/udp", "80/tcp"]),
+            healthcheck: Some(HealthCheck { interval_ns: 1_000_000_000, ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn options_lie_on_the_image() {
+        let plan = planned(&image(), &options()).unwrap();
+        assert_eq!((plan.path.as_str(), plan.args), ("e", list(&["a"])));
+        assert_eq!(plan.config.env, list(&["B=3", "C", "A=1"]));
+        assert_eq!(plan.config.labels["k"], "own");
+        assert_eq!(plan.config.exposed_ports, list(&["80/tcp", "81/udp"]));
+        let check = plan.config.healthcheck.unwrap();
+        assert_eq!((check.test, check.retries, check.interval_ns), (list(&["CMD", "t"]), 5, 1_000_000_000));
+        assert_eq!((plan.stop_signal, plan.hostname.as_str()), (2, "0123456789ab"));
+        assert_eq!(plan.cgroup_path, format!("/davit/{}", "0123456789abcdef".repeat(4)));
+        assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    }
+
+    /// Starts plan again, with the config that Create came to in the image's
+    /// place: the outcome must be the same.
+    #[test]
+    fn planning_again_changes_nothing() {
+        let entrypoints = [None, Some(vec![]), Some(list(&[""])), Some(list(&["x"]))];
+        let args = [None, Some(vec![]), Some(list(&["a", "b"]))];
+        for entrypoint in entrypoints {
+            for args in &args {
+                let options = ContainerOptions { entrypoint: entrypoint.clone(), args: args.clone(), ..options() };
+                let first = planned(&image(), &options).unwrap();
+                let again = planned(&first.config, &options).unwrap();
+                assert_eq!((&again.path, &again.args), (&first.path, &first.args));
+                assert_eq!(again.config, first.config);
+            }
+        }
+    }
+
+    #[test]
+    fn host_names() {
+        let name = |change: fn(&mut ContainerOptions)| {
+            let mut options = ContainerOptions::default();
+            change(&mut options);
+            planned(&image(), &options).unwrap().hostname
+        };
+        assert_eq!(name(|o| o.hostname = "own".into()), "own");
+        assert_eq!(name(|o| o.network_mode = "host".into()), "host");
+        assert_eq!(name(|o| o.uts_mode = "host".into()), "host");
+        assert_eq!(name(|o| o.network_mode = "container:x".into()), "");
+    }
+
+    #[test]
+    fn cgroup_parents() {
+        let with = |parent: &str| {
+            let options = ContainerOptions { cgroup_parent: parent.to_owned(), ..Default::default() };
+            planned(&image(), &options).map(|plan| plan.cgroup_path)
+        };
+        assert!(with("/a//b/").unwrap().starts_with("/a/b/0123"));
+        assert_eq!(with("../x").unwrap_err().kind(), Kind::InvalidArgument);
+        assert_eq!(with("a\nb").unwrap_err().kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn what_is_refused_and_what_is_told() {
+        let text = |change: fn(&mut ContainerOptions)| {
+            let mut options = ContainerOptions::default();
+            change(&mut options);
+            planned(&image(), &options).unwrap_err().to_string()
+        };
+        assert_eq!(text(|o| o.stop_signal = "FOO".into()), "invalid signal: FOO");
+        assert_eq!(text(|o| o.init = true), "the daemon has no init binary: create the container without init");
+        let mut host = able();
+        host.capabilities.remove("CAP_SYS_RESOURCE");
+        let score = |wanted, own, warnings: &mut Vec<String>| {
+            let host = crate::spec::HostFacts { oom_score_adj: own, ..host.clone() };
+            oom_score(&ContainerOptions { oom_score_adj: wanted, ..Default::default() }, &host, warnings)
+        };
+        let mut warnings = Vec::new();
+        assert_eq!(score(0, 500, &mut warnings), 500);
+        assert!(warnings.is_empty());
+        assert_eq!((score(-10, 0, &mut warnings), warnings.len()), (0, 1));
+        assert_eq!(score(10, 0, &mut warnings), 10);
+    }
+}
