@@ -11,6 +11,11 @@ use std::time::Duration;
 use rig::{busybox, shim, until};
 use tempfile::TempDir;
 
+/// The daemon to test with; another version may be named.
+fn program() -> String {
+    std::env::var("DAVIT_TEST_CONTAINERD").unwrap_or_else(|_| "containerd".to_owned())
+}
+
 /// A private containerd, started and stopped by the test.
 struct Containerd {
     directory: TempDir,
@@ -19,7 +24,7 @@ struct Containerd {
 
 impl Containerd {
     async fn start() -> Option<Containerd> {
-        if Command::new("containerd")
+        if Command::new(program())
             .arg("--version")
             .output()
             .is_err()
@@ -64,7 +69,7 @@ impl Containerd {
             .append(true)
             .open(self.file("log"))
             .unwrap();
-        let process = Command::new("containerd")
+        let process = Command::new(program())
             .arg("--config")
             .arg(self.file("config.toml"))
             .env("PATH", path)

@@ -25,7 +25,7 @@ pub fn protect(binary: &Path) -> Protected {
 }
 
 impl Protected {
-    /// A command that executes the binary in this way. `binary` is the path given to [`protect`]; it is argv[0] too.
+    /// A command that executes the binary in this way. `binary` is the path given to [`protect`]; it is the first argument, too.
     #[must_use]
     pub fn command(&self, binary: &Path) -> Command {
         use std::os::unix::process::CommandExt;
