@@ -9,7 +9,7 @@ use crate::{
     body,
     containers::commit,
     convert::{create, progress, reference},
-    failure::{Failure, Result},
+    failure::{Failure, KIND_KEY, Result},
     reply::{self, Reply},
     request::Call,
 };
@@ -78,7 +78,13 @@ fn all_tags(reference: &str) -> bool {
 
 fn refusal(status: Status, asked: &str) -> Failure {
     let denied = matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied);
+    // A registry out of reach is no reason to think that the daemon is.
+    let unreachable =
+        status.code() == Code::Unavailable && status.metadata().contains_key(KIND_KEY);
     let failure = Failure::from(status);
+    if unreachable {
+        return Failure::internal(failure.message());
+    }
     // The daemon says most of this in docker's words itself.
     let said = ["manifest for ", "no matching manifest ", "image with reference ", "pull access denied "]
         .iter()

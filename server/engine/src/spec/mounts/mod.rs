@@ -145,7 +145,12 @@ pub(super) fn plan(
             target: target.clone(),
             ..Default::default()
         };
-        planned.push(check::new_form(&anonymous)?);
+        let anonymous = check::new_form(&anonymous)?;
+        // As with docker: what the caller mounts there comes before it, and
+        // clients name the places of their binds here, too.
+        if !planned.iter().any(|mount| mount.target == anonymous.target) {
+            planned.push(anonymous);
+        }
     }
     refuse_duplicates(&planned)?;
     let planned = without_volumes(planned, warnings)?;
@@ -310,6 +315,18 @@ mod tests {
             plan(&options, &mut Vec::new()).unwrap_err().to_string(),
             "Duplicate mount point: /x"
         );
+    }
+
+    #[test]
+    fn a_mount_comes_before_an_anonymous_volume_at_its_place() {
+        let options = ContainerOptions {
+            binds: vec!["/tmp:/x:ro".to_owned()],
+            volumes: vec!["/x/".to_owned()],
+            ..Default::default()
+        };
+        let mut warnings = Vec::new();
+        assert_eq!(plan(&options, &mut warnings).unwrap().len(), 1);
+        assert!(warnings.is_empty(), "{warnings:?}");
     }
 
     #[test]
