@@ -7,7 +7,13 @@
 //!
 //! A pause between rounds matters: what waits for an RCU grace period is cheap in a tight loop and dear in real life.
 
-#![allow(dead_code, unused_imports, unreachable_pub, missing_debug_implementations, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used
+)]
 
 #[path = "../src/cgroup/mod.rs"]
 mod cgroup;
@@ -53,7 +59,7 @@ async fn main() {
     report("built in", &times);
 
     if other == "none" {
-        return;
+        return remove_parents();
     }
     let mut times = Vec::new();
     for round in 0..rounds {
@@ -61,13 +67,31 @@ async fn main() {
         times.push(by_binary(&other, dir.path(), &format!("bench-{round}")));
     }
     report(&other, &times);
+    remove_parents();
+}
+
+/// The cgroups above those of the bench.
+fn remove_parents() {
+    for entry in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = std::fs::remove_dir(entry.path().join("davit-bench"));
+    }
 }
 
 async fn once(runtime: &Builtin, bundle: &Path, id: &str) -> [Duration; 5] {
     let null = || std::fs::File::open("/dev/null").unwrap().into();
-    let io = ProcessIo::Fds { stdin: null(), stdout: null(), stderr: null() };
+    let io = ProcessIo::Fds {
+        stdin: null(),
+        stdout: null(),
+        stderr: null(),
+    };
     let begin = Instant::now();
-    let request = CreateRequest { id, bundle, io, checkpoint: None, preserved: Vec::new() };
+    let request = CreateRequest {
+        id,
+        bundle,
+        io,
+        checkpoint: None,
+        preserved: Vec::new(),
+    };
     let created = runtime.create(request).await.unwrap();
     let create = Instant::now();
     runtime.start(id).await.unwrap();
@@ -77,15 +101,33 @@ async fn once(runtime: &Builtin, bundle: &Path, id: &str) -> [Duration; 5] {
     let exit = Instant::now();
     runtime.delete(id, false).await.unwrap();
     let end = Instant::now();
-    [create - begin, start - create, exit - start, end - exit, end - begin]
+    [
+        create - begin,
+        start - create,
+        exit - start,
+        end - exit,
+        end - begin,
+    ]
 }
 
 fn by_binary(binary: &str, bundle: &Path, id: &str) -> [Duration; 5] {
     let call = |args: &[&str]| {
         let root = bundle.join("binary-state");
         let mut command = Command::new(binary);
-        command.arg("--root").arg(root).args(args).current_dir(bundle);
-        assert!(command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success(), "{args:?}");
+        command
+            .arg("--root")
+            .arg(root)
+            .args(args)
+            .current_dir(bundle);
+        assert!(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status()
+                .unwrap()
+                .success(),
+            "{args:?}"
+        );
     };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let pid_file = bundle.join("pid");
@@ -94,12 +136,26 @@ fn by_binary(binary: &str, bundle: &Path, id: &str) -> [Duration; 5] {
     let create = Instant::now();
     call(&["start", id]);
     let start = Instant::now();
-    let pid = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
-    rustix::process::waitpid(rustix::process::Pid::from_raw(pid), rustix::process::WaitOptions::empty()).unwrap();
+    let pid = std::fs::read_to_string(&pid_file)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    rustix::process::waitpid(
+        rustix::process::Pid::from_raw(pid),
+        rustix::process::WaitOptions::empty(),
+    )
+    .unwrap();
     let exit = Instant::now();
     call(&["delete", id]);
     let end = Instant::now();
-    [create - begin, start - create, exit - start, end - exit, end - begin]
+    [
+        create - begin,
+        start - create,
+        exit - start,
+        end - exit,
+        end - begin,
+    ]
 }
 
 fn report(name: &str, times: &[[Duration; 5]]) {
@@ -107,7 +163,10 @@ fn report(name: &str, times: &[[Duration; 5]]) {
     for (at, phase) in PHASES.iter().enumerate() {
         let mut one: Vec<Duration> = times.iter().map(|t| t[at]).collect();
         one.sort();
-        print!("  {phase} {:.2} ms", one[one.len() / 2].as_secs_f64() * 1000.0);
+        print!(
+            "  {phase} {:.2} ms",
+            one[one.len() / 2].as_secs_f64() * 1000.0
+        );
     }
     println!("  (medians of {})", times.len());
 }

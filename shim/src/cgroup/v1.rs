@@ -138,7 +138,7 @@ fn apply_memory(cgroup: &Cgroup, memory: &LinuxMemory, warnings: &mut Vec<String
             (Some(wanted), Some(current)) => u64::try_from(wanted).is_ok_and(|w| w > current),
             (None, Some(_)) => false,
         };
-        if let (false, Some(wanted)) = (raise_first, memory_limit.take()) {
+        if let Some(wanted) = memory_limit.take_if(|_| !raise_first) {
             limit(
                 "the memory limit",
                 file("memory.limit_in_bytes"),

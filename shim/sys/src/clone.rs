@@ -5,7 +5,7 @@
 //! more it goes through the C library's `fork`, which takes the allocator's locks first, and clones from there.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use rustix::process::{Pid, PidfdFlags};
@@ -35,17 +35,20 @@ pub struct Child {
 ///
 /// With `args.staged` (or when the caller has several threads) an intermediate process runs `before` first, for what
 /// only takes effect on children of the process that does it, and the new process is made from there. It is the
-/// caller's child either way. Neither function returns into the caller's stack.
+/// caller's child either way. Neither function returns into the caller's stack. `before` gets the number of a
+/// descriptor that it must leave open. A caller with one thread makes the intermediate process in `args.cgroup`
+/// already, so that `before` may close that.
 ///
 /// # Errors
 /// What `clone3`, `fork` or `before` failed with.
 pub fn spawn(
     args: &CloneArgs<'_>,
-    before: impl FnOnce() -> io::Result<()>,
+    before: impl FnOnce(RawFd) -> io::Result<()>,
     body: impl FnOnce() -> i32,
 ) -> io::Result<Child> {
-    if args.staged || threads()? > 1 {
-        return staged(args, before, body);
+    let single = threads()? == 1;
+    if args.staged || !single {
+        return staged(args, single, before, body);
     }
     match clone3(args, libc::SIGCHLD as u64, 0)? {
         Cloned::Child => run(body),
@@ -101,15 +104,33 @@ fn clone3(args: &CloneArgs<'_>, exit_signal: u64, extra: u64) -> io::Result<Clon
 /// By way of an intermediate process; see [`spawn`]. It reports the new pid, or an errno as a negative number.
 fn staged(
     args: &CloneArgs<'_>,
-    before: impl FnOnce() -> io::Result<()>,
+    single: bool,
+    before: impl FnOnce(RawFd) -> io::Result<()>,
     body: impl FnOnce() -> i32,
 ) -> io::Result<Child> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: the child only runs `intermediate`, which never returns; `fork` leaves the C library usable in it.
-    let middle = match unsafe { libc::fork() } {
-        -1 => return Err(io::Error::last_os_error()),
-        0 => intermediate(args, before, body, &write),
-        pid => Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork gave no process id"))?,
+    let middle = if single {
+        let middle = CloneArgs {
+            cgroup: args.cgroup,
+            ..CloneArgs::default()
+        };
+        match clone3(&middle, libc::SIGCHLD as u64, 0)? {
+            Cloned::Child => {
+                let args = CloneArgs {
+                    cgroup: None,
+                    ..*args
+                };
+                intermediate(&args, before, body, &write)
+            }
+            Cloned::Parent(middle) => middle.pid,
+        }
+    } else {
+        // SAFETY: the child only runs `intermediate`, which never returns; `fork` leaves the C library usable in it.
+        match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => intermediate(args, before, body, &write),
+            pid => Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork gave no process id"))?,
+        }
     };
     drop(write);
     let mut answer = [0u8; 4];
@@ -133,11 +154,14 @@ fn staged(
 
 fn intermediate(
     args: &CloneArgs<'_>,
-    before: impl FnOnce() -> io::Result<()>,
+    before: impl FnOnce(RawFd) -> io::Result<()>,
     body: impl FnOnce() -> i32,
     report: &OwnedFd,
 ) -> ! {
-    let made = before().and_then(|()| clone3(args, 0, libc::CLONE_PARENT as u64));
+    let before = std::panic::AssertUnwindSafe(|| before(report.as_raw_fd()));
+    let before =
+        std::panic::catch_unwind(before).unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+    let made = before.and_then(|()| clone3(args, 0, libc::CLONE_PARENT as u64));
     let answer = match made {
         Ok(Cloned::Child) => run(body),
         Ok(Cloned::Parent(child)) => child.pid.as_raw_nonzero().get(),

@@ -105,7 +105,7 @@ fn filesystem(
     options: &Options,
 ) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", "cgroup")?;
+    fsconfig_set_string(&context, "source", kind)?;
     for (key, value) in config {
         match value {
             Some(value) => fsconfig_set_string(&context, *key, *value)?,

@@ -57,7 +57,7 @@ impl Channel {
     }
 
     /// The same end at a number of at least `lowest`.
-    pub(super) fn lifted(self, lowest: RawFd) -> Result<Channel> {
+    pub(super) fn lifted(&self, lowest: RawFd) -> Result<Channel> {
         let lifted = rustix::io::fcntl_dupfd_cloexec(&self.0, lowest);
         lifted
             .map(Channel)

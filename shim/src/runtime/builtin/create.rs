@@ -179,8 +179,9 @@ fn launch(
         cgroup: entrance.birthplace(),
         staged: namespaces.needs_stage(),
     };
-    let child = clone::spawn(&args, || namespaces.enter(), move || init.main(theirs))
+    let child = clone::spawn(&args, |_| namespaces.enter(), || init.main(&theirs))
         .map_err(|e| failed("unable to start container process: clone")(e))?;
+    drop(theirs);
     let mut talk = Talk {
         channel: ours,
         child,

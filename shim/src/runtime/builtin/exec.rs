@@ -170,25 +170,64 @@ fn others_than_mine(mut flags: CloneFlags, saved: &Saved) -> Result<CloneFlags> 
 }
 
 impl Further<'_> {
+    /// The new process is made from an intermediate one that has gone into the container already. So it is born with
+    /// nothing of the host in it: not its files, and no descriptor but its stdio and the channel. From its birth on it
+    /// is visible inside, and somebody there may have the right to look into it.
     fn spawn(&self, entrance: &Entrance) -> std::io::Result<(Child, Channel)> {
         let (ours, theirs) = Channel::pair().map_err(|e| std::io::Error::other(e.message))?;
-        let pid_namespace = self.join.contains(CloneFlags::CLONE_NEWPID);
         let args = CloneArgs {
             namespaces: 0,
             cgroup: entrance.birthplace(),
-            staged: pid_namespace,
+            staged: true,
         };
-        let before = || match pid_namespace {
-            // Takes in children only, hence the stage.
-            true => Ok(nix::sched::setns(self.init, CloneFlags::CLONE_NEWPID)?),
-            false => Ok(()),
+        let before = |report| match self.go_inside(&theirs, report) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let _ = theirs.send(&Message::Failed(error));
+                Err(std::io::ErrorKind::Other.into())
+            }
         };
-        let child = clone::spawn(&args, before, move || self.main(theirs))?;
-        Ok((child, ours))
+        match clone::spawn(&args, before, || self.main(&theirs)) {
+            Ok(child) => Ok((child, ours)),
+            Err(e) => {
+                drop(theirs);
+                match ours.receive() {
+                    Ok(Some(Message::Failed(error))) => Err(std::io::Error::other(error.message)),
+                    _ => Err(e),
+                }
+            }
+        }
     }
 
-    fn main(&self, channel: Channel) -> i32 {
-        match self.run(&channel) {
+    /// What the intermediate process does.
+    fn go_inside(&self, channel: &Channel, report: RawFd) -> Result<()> {
+        let mut keep = vec![channel.raw(), report, self.init.as_raw_fd()];
+        keep.extend(self.entrance.raw_fds());
+        keep.extend(raw_io(self.io));
+        child::close_all_but(&keep).map_err(failed("close descriptors"))?;
+        child::reset_signals().map_err(failed("reset signals"))?;
+        if let Some(score) = self.process.oom_score_adj() {
+            set_oom_score(score, channel)?;
+        }
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .map_err(errno("set not dumpable"))?;
+        self.entrance
+            .enter(self.entrance.birthplace().is_some())
+            .map_err(|e| Error::because("unable to apply cgroup configuration", e))?;
+        if !self.join.is_empty() {
+            nix::sched::setns(self.init, self.join)
+                .map_err(|e| failed("join the container's namespaces")(e.into()))?;
+        }
+        if self.join.contains(CloneFlags::CLONE_NEWUSER) {
+            become_root()?;
+        }
+        let mut keep = vec![channel.raw(), report];
+        keep.extend(raw_io(self.io));
+        child::close_all_but(&keep).map_err(failed("close descriptors"))
+    }
+
+    fn main(&self, channel: &Channel) -> i32 {
+        match self.run(channel) {
             Ok(never) => match never {},
             Err(error) => {
                 let _ = channel.send(&Message::Failed(error));
@@ -198,26 +237,7 @@ impl Further<'_> {
     }
 
     fn run(&self, channel: &Channel) -> Result<Infallible> {
-        child::close_all_but(&self.kept(channel)).map_err(failed("close descriptors"))?;
-        child::reset_signals().map_err(failed("reset signals"))?;
         rustix::process::setsid().map_err(errno("setsid"))?;
-        if let Some(score) = self.process.oom_score_adj() {
-            set_oom_score(score, channel)?;
-        }
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-            .map_err(errno("set not dumpable"))?;
-        let born_inside = self.entrance.birthplace().is_some();
-        self.entrance
-            .enter(born_inside)
-            .map_err(|e| Error::because("unable to apply cgroup configuration", e))?;
-        let join = self.join.difference(CloneFlags::CLONE_NEWPID);
-        if !join.is_empty() {
-            nix::sched::setns(self.init, join)
-                .map_err(|e| failed("join the container's namespaces")(e.into()))?;
-        }
-        if join.contains(CloneFlags::CLONE_NEWUSER) {
-            become_root()?;
-        }
         if !self.no_keyring {
             join_keyring(self.id)?;
         }
@@ -229,13 +249,6 @@ impl Further<'_> {
             preserved: 0,
         };
         program.run(channel, stdio, || Ok(()))
-    }
-
-    fn kept(&self, channel: &Channel) -> Vec<RawFd> {
-        let mut keep = vec![channel.raw(), self.init.as_raw_fd()];
-        keep.extend(self.entrance.raw_fds());
-        keep.extend(raw_io(self.io));
-        keep
     }
 
     fn stdio(&self, channel: &Channel) -> Result<Stdio<'_>> {

@@ -52,25 +52,26 @@ pub(super) struct Init<'a> {
 
 impl Init<'_> {
     /// What the new process does; its exit status when it comes to nothing.
-    pub(super) fn main(&self, channel: Channel) -> i32 {
-        let channel = match self.lift(channel) {
-            Ok(channel) => channel,
-            Err(_) => return 1,
+    pub(super) fn main(&self, channel: &Channel) -> i32 {
+        let lowest = 3 + i32::try_from(self.preserved.len()).unwrap_or(0);
+        let lifted;
+        let channel = match channel.raw() < lowest {
+            true => match channel.lifted(lowest) {
+                Ok(channel) => {
+                    lifted = channel;
+                    &lifted
+                }
+                Err(_) => return 1,
+            },
+            false => channel,
         };
-        match self.run(&channel) {
+        match self.run(channel) {
             Ok(never) => match never {},
             Err(error) => {
                 let _ = channel.send(&Message::Failed(error));
                 1
             }
         }
-    }
-
-    fn lift(&self, channel: Channel) -> Result<Channel> {
-        if self.preserved.is_empty() {
-            return Ok(channel);
-        }
-        channel.lifted(3 + i32::try_from(self.preserved.len()).unwrap_or(0))
     }
 
     fn run(&self, channel: &Channel) -> Result<Infallible> {

@@ -34,8 +34,6 @@ mod rootfs;
 mod seccomp;
 mod state;
 mod terminal;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

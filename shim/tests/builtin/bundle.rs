@@ -8,29 +8,29 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use super::super::Builtin;
 use crate::error::Result;
 use crate::reaper::Reaper;
+use crate::runtime::builtin::Builtin;
 use crate::runtime::{CreateRequest, Created, ExecRequest, ProcessIo, RuntimeOptions};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A container that goes away with the value.
-pub(super) struct Bundle {
-    pub(super) id: String,
-    pub(super) dir: tempfile::TempDir,
-    pub(super) spec: Value,
+pub(crate) struct Bundle {
+    pub(crate) id: String,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) spec: Value,
 }
 
 /// How a process ended and what it wrote.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) code: i32,
-    pub(super) out: String,
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) out: String,
 }
 
 impl Bundle {
-    pub(super) fn new(args: &[&str]) -> Bundle {
+    pub(crate) fn new(args: &[&str]) -> Bundle {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("davit-test-{}-{number}", std::process::id());
         let dir = tempfile::tempdir().unwrap();
@@ -41,28 +41,28 @@ impl Bundle {
     }
 
     /// Runs a line of shell.
-    pub(super) fn shell(line: &str) -> Bundle {
+    pub(crate) fn shell(line: &str) -> Bundle {
         Bundle::new(&["/bin/sh", "-c", line])
     }
 
-    pub(super) fn with(mut self, change: impl FnOnce(&mut Value)) -> Bundle {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Value)) -> Bundle {
         change(&mut self.spec);
         self
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(super) fn rootfs(&self) -> PathBuf {
+    pub(crate) fn rootfs(&self) -> PathBuf {
         self.path().join("rootfs")
     }
 
-    pub(super) fn write(&self) {
+    pub(crate) fn write(&self) {
         std::fs::write(self.path().join("config.json"), self.spec.to_string()).unwrap();
     }
 
-    pub(super) fn runtime(&self) -> Builtin {
+    pub(crate) fn runtime(&self) -> Builtin {
         let options = RuntimeOptions {
             runtime: String::new(),
             root: self.path().join("state"),
@@ -74,7 +74,7 @@ impl Bundle {
         Builtin::new(options, Reaper::default())
     }
 
-    pub(super) fn cgroup(&self, controller: &str) -> PathBuf {
+    pub(crate) fn cgroup(&self, controller: &str) -> PathBuf {
         let path = self.spec["linux"]["cgroupsPath"].as_str().unwrap();
         Path::new("/sys/fs/cgroup")
             .join(controller)
@@ -82,7 +82,7 @@ impl Bundle {
     }
 
     /// Creates it with its output going to a pipe.
-    pub(super) fn create(&self, runtime: &Builtin) -> Result<(Created, OwnedFd)> {
+    pub(crate) fn create(&self, runtime: &Builtin) -> Result<(Created, OwnedFd)> {
         self.write();
         let (io, out) = piped();
         let request = CreateRequest {
@@ -96,7 +96,7 @@ impl Bundle {
     }
 
     /// Creates, starts, waits, reads, deletes.
-    pub(super) fn run(&self) -> Result<Outcome> {
+    pub(crate) fn run(&self) -> Result<Outcome> {
         let runtime = self.runtime();
         let (created, out) = self.create(&runtime)?;
         let started = wait(runtime.start(&self.id));
@@ -106,7 +106,7 @@ impl Bundle {
         started.map(|()| Outcome { code, out })
     }
 
-    pub(super) fn exec(&self, runtime: &Builtin, process: &Value) -> Result<Outcome> {
+    pub(crate) fn exec(&self, runtime: &Builtin, process: &Value) -> Result<Outcome> {
         let (io, out) = piped();
         let json = process.to_string();
         let created = wait(runtime.exec(ExecRequest {
@@ -124,7 +124,7 @@ impl Bundle {
     }
 
     /// The same bundle by runc.
-    pub(super) fn run_by_runc(&self) -> Outcome {
+    pub(crate) fn run_by_runc(&self) -> Outcome {
         self.write();
         let output = Command::new("runc")
             .args([
@@ -152,7 +152,7 @@ impl Drop for Bundle {
     }
 }
 
-pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -160,7 +160,8 @@ pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-fn piped() -> (ProcessIo, OwnedFd) {
+/// No input, and one pipe for both outputs.
+pub(crate) fn piped() -> (ProcessIo, OwnedFd) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let stdin = std::fs::File::open("/dev/null").unwrap().into();
     (
@@ -173,14 +174,14 @@ fn piped() -> (ProcessIo, OwnedFd) {
     )
 }
 
-pub(super) fn read(fd: OwnedFd) -> String {
+pub(crate) fn read(fd: OwnedFd) -> String {
     let mut text = Vec::new();
     // A terminal whose other end is closed answers EIO.
     let _ = std::fs::File::from(fd).read_to_end(&mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
-pub(super) fn wait_for(pid: i32) -> i32 {
+pub(crate) fn wait_for(pid: i32) -> i32 {
     let pid = rustix::process::Pid::from_raw(pid);
     let (_, status) = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())
         .unwrap()
@@ -214,7 +215,7 @@ fn make_rootfs(root: &Path) {
 }
 
 /// What docker gives a container, in essence.
-pub(super) fn default_spec(id: &str) -> Value {
+pub(crate) fn default_spec(id: &str) -> Value {
     let capabilities = json!([
         "CAP_CHOWN",
         "CAP_DAC_OVERRIDE",
@@ -261,4 +262,27 @@ pub(super) fn default_spec(id: &str) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     })
+}
+
+/// A further process, with what [`default_spec`] gives to the first.
+pub(crate) fn process(args: &[&str]) -> Value {
+    let mut process = default_spec("x")["process"].take();
+    process["args"] = json!(args);
+    process
+}
+
+/// Waits for a condition that takes a moment.
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// The cgroups above those of the tests.
+pub(crate) fn remove_parents() {
+    for entry in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = std::fs::remove_dir(entry.path().join("davit-test"));
+    }
 }
