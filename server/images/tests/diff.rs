@@ -226,6 +226,35 @@ async fn mount_points_can_be_left_out() {
     assert_eq!(names, ["etc/", "etc/hostname", "proc/", "proc/mine"]);
 }
 
+/// A layer may say twice that something is gone: by name, and by an opaque
+/// directory, in any order.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_is_not_listed() {
+    for order in [["d/.wh.x", "d/.wh..wh..opq"], ["d/.wh..wh..opq", "d/.wh.x"]] {
+        let home = home("overlayfs").await;
+        let images = &home.images;
+        let op = images.leases().operation(NS);
+        let dir = tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        for name in ["d/x", "d/y"] {
+            fs::write(dir.path().join(name), "old").unwrap();
+        }
+        let parent = container(images, dir.path(), &op).await;
+        let files = order.map(|name| (name.to_owned(), Vec::new()));
+        let tar = support::fixture::tar(&[&files[..], &[("d/new".to_owned(), b"new".to_vec())]].concat());
+        let blob = images.content().put(&op, tar.clone().into(), None, Labels::new()).await.unwrap();
+        let layer = NewLayer { diff_id: blob.digest.clone(), blob, media_type: "application/vnd.oci.image.layer.v1.tar".into() };
+        let new = NewImage { parent, layer: Some(layer), ..Default::default() };
+        let image = images.create_image(&op, new).await.unwrap();
+        let resolved = images.resolve(NS, &image.id, None).await.unwrap();
+        let chain = images.unpack(&op, &resolved).await.unwrap();
+        let tree = images.snapshots("").unwrap().open_tree(NS, &chain).await.unwrap();
+        let found = facts(Path::new(&format!("/proc/self/fd/{}", tree.as_raw_fd())));
+        let found: Vec<_> = found.keys().map(|path| path.to_string_lossy().into_owned()).collect();
+        assert_eq!(found, ["d", "d/new"], "{order:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_snapshots_are_not_found() {
     let home = home("overlayfs").await;

@@ -368,6 +368,10 @@ impl Extractor {
     fn mark_whiteout(&mut self, name: &[u8], parent: &[&[u8]]) -> Applied {
         self.enter(parent)?;
         let dir = self.walker.here();
+        if is_opaque(dir)? {
+            // Nothing below is seen here, and overlayfs would list the mark.
+            return Ok(());
+        }
         match mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => Ok(()),
             // A whiteout hides what lies below, never what its own layer has
@@ -452,7 +456,7 @@ impl Extractor {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let fd = openat(self.walker.here(), ".", flags, Mode::empty())?;
                 fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())?;
-                Ok(())
+                Ok(drop_whiteouts(&fd)?)
             }
             Onto::Parent => {
                 match self.walker.enter(parent, Missing::Fail) {
@@ -469,6 +473,26 @@ impl Extractor {
             }
         }
     }
+}
+
+/// Whether a directory, of which we have a path, is marked opaque.
+fn is_opaque(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = openat(dir, c".", flags, Mode::empty())?;
+    let mut value = [0u8; 4];
+    Ok(matches!(rustix::fs::fgetxattr(&fd, OPAQUE, &mut value), Ok(1..) if value[0] == b'y'))
+}
+
+/// Removes the marks of removed files from a directory that has become opaque.
+fn drop_whiteouts(dir: &OwnedFd) -> io::Result<()> {
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let stat = statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if is_whiteout(&stat) {
+            unlinkat(dir, entry.file_name(), AtFlags::empty())?;
+        }
+    }
+    Ok(())
 }
 
 fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
