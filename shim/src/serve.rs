@@ -149,11 +149,21 @@ fn settle_in(args: &Args, bundle: &Path) {
     if let Some(path) = &args.cgroup {
         note("entering the shim's cgroup", enter_cgroup(path));
     }
+    settle_mounts(bundle);
+}
+
+/// Whether the namespace for mounts was chosen.
+static MOUNTS_SETTLED: std::sync::OnceLock<()> = std::sync::OnceLock::new();
+
+/// Chooses between the host's mount namespace and one of our own, once, as soon as the container's config can be
+/// read. davitd writes it while we start up, so Create asks again before the first mount.
+pub(crate) fn settle_mounts(bundle: &Path) {
+    let Ok(config) = Config::read(bundle) else { return };
+    if MOUNTS_SETTLED.set(()).is_err() {
+        return;
+    }
     // A pod's later containers may share mounts with the host, which nobody knows yet.
-    let stay = Config::read(bundle).map_or(true, |config| {
-        config.shares_mounts() || config.group().is_some()
-    });
-    if !stay {
+    if !config.shares_mounts() && config.group().is_none() {
         note("making a mount namespace", private_mounts());
     }
 }

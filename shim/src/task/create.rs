@@ -70,6 +70,7 @@ impl Tasks {
     }
 
     async fn create_reserved(&self, create: Create) -> Result<(Arc<Container>, i32)> {
+        crate::serve::settle_mounts(&create.bundle);
         let config = Config::read(&create.bundle)?;
         let runtime = Runtime::open(
             create.options.clone(),

@@ -61,6 +61,9 @@ fn a_store_full_of_rubbish_is_rebuilt_from_the_disk() {
     let image = daemon.pull_busybox(&registry, "busybox:1", &ImageSpec::default());
     daemon.davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"]).ok();
     let pid = daemon.davit(&["inspect", "-f", "{{.State.Pid}}", "c"]).ok();
+    // Names are copied beside the store a moment after a change.
+    let names = daemon.root().join("images/names.json");
+    eventually("the copy of the names", || fs::read_to_string(&names).is_ok_and(|text| text.contains("busybox")));
     daemon.kill9();
     let store = daemon.root().join("store");
     let mut damaged = 0;

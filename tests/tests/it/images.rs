@@ -256,7 +256,7 @@ fn import_makes_an_image_and_commit_another() {
     lines.sort_unstable();
     assert_eq!(lines, ["A /added", "C /etc", "D /etc/group"]);
     daemon.davit(&["commit", "-m", "why", "-c", "ENV X=y", "c", "made:1"]).ok();
-    assert_eq!(daemon.davit(&["run", "--rm", "made:1", "sh", "-c", "cat /added; ls /etc; echo $X"]).ok(), "new\npasswd\ny");
+    assert_eq!(daemon.davit(&["run", "--rm", "made:1", "sh", "-c", "cat /added; ls /etc; echo $X"]).ok(), "new\nhostname\nhosts\npasswd\nresolv.conf\ny");
     let export = run(daemon.davit_command().args(["export", "c"]), None);
     assert_eq!(export.code, 0);
     let dir = tempfile::tempdir().unwrap();

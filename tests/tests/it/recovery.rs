@@ -140,6 +140,8 @@ fn after_a_reboot_containers_are_there_and_always_ones_start() {
         let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     until("all processes to be gone", || daemon.residue().processes.is_empty().then_some(()));
+    // A reboot would take the mounts, too; there must be none to take.
+    assert!(daemon.residue().mounts.is_empty(), "{:?}", daemon.residue().mounts);
     fs::remove_dir_all(daemon.state()).unwrap();
     daemon.start_again();
     eventually("always to run", || inspect(&daemon, "always", ".State.Status") == "running");
