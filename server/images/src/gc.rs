@@ -309,6 +309,3 @@ fn expire_image(tx: &Tx<'_>, namespace: &str, name: &str) -> Result<bool> {
     })?;
     Ok(true)
 }
-
-#[cfg(test)]
-mod tests;
