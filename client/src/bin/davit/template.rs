@@ -644,10 +644,8 @@ mod tests {
     #[test]
     fn what_people_write_with_docker() {
         assert_eq!(fill("{{.Id}} {{.State.Pid}}").unwrap(), "abc 7");
-        assert_eq!(
-            fill("{{json .State}}").unwrap(),
-            r#"{"Error":"","Pid":7,"Running":true}"#
-        );
+        let state: Value = serde_json::from_str(&fill("{{json .State}}").unwrap()).unwrap();
+        assert_eq!(state, json!({"Running": true, "Pid": 7, "Error": ""}));
         assert_eq!(fill("{{.State.Pid | json}}").unwrap(), "7");
         assert_eq!(fill("{{range .Names}}<{{.}}>{{end}}").unwrap(), "<a><b>");
         assert_eq!(

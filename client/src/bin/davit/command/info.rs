@@ -86,6 +86,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         " Root Dir: {}\n State Dir: {}\n Address: {}",
         info.root_dir, info.state_dir, info.address
     ))?;
-    info.warnings.iter().for_each(|text| warn(text.trim_start_matches("WARNING: ")));
+    info.warnings
+        .iter()
+        .for_each(|text| warn(text.trim_start_matches("WARNING: ")));
     Ok(0)
 }
