@@ -4,7 +4,6 @@
 mod check;
 mod cli;
 mod containers;
-mod crash;
 mod daemon;
 mod docker;
 mod events;
