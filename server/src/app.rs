@@ -189,6 +189,9 @@ async fn serve(config: Config) -> Result<()> {
         let _ = fs::remove_file(path);
     }
     parts.engine.close().await;
+    if let Err(error) = parts.images.close().await {
+        tracing::warn!(error = error.chain(), "the copy of the image names is not up to date");
+    }
     let store = parts.store;
     tokio::task::spawn_blocking(move || store.close())
         .await

@@ -161,6 +161,12 @@ impl Images {
         }
     }
 
+    /// Brings what is kept beside the store up to date, for a graceful stop.
+    pub async fn close(&self) -> Result<()> {
+        let this = self.clone();
+        blocking(move || this.0.names.write()).await
+    }
+
     /// Blobs and ingests.
     pub fn content(&self) -> &Content {
         &self.0.content
