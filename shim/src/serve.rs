@@ -138,7 +138,8 @@ fn settle_in(args: &Args, bundle: &Path) {
         "naming the process",
         rustix::thread::set_name(c"containerd-shim"),
     );
-    if rustix::process::getsid(None) != Ok(rustix::process::getpid()) {
+    // nix, not rustix: 0, the session of a leader outside our pid namespace, is no id that rustix can hold.
+    if nix::unistd::getsid(None) != Ok(nix::unistd::getpid()) {
         note("making a session", rustix::process::setsid().map(drop));
     }
     // Orphans of containers come here instead of to the host's init.
