@@ -46,19 +46,27 @@ pub(super) fn make(directory: &Path, cpuset: bool) -> Result<()> {
     }
 }
 
+/// Gives a cpuset what its parent has, and the parent first: whoever made that may not have come to fill it yet, and
+/// what is copied from an empty one takes no process either. The root is never empty.
 fn fill_cpuset(directory: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let path = directory.join(file);
-        if !read(&path)?.trim().is_empty() {
-            continue;
-        }
-        let Some(parent) = directory.parent() else {
-            continue;
-        };
-        let inherited = read(&parent.join(file))?;
-        write(&path, inherited.trim())?;
+        inherit(directory, file)?;
     }
     Ok(())
+}
+
+fn inherit(directory: &Path, file: &str) -> Result<String> {
+    let path = directory.join(file);
+    let own = read(&path)?;
+    if !own.trim().is_empty() {
+        return Ok(own);
+    }
+    let Some(parent) = directory.parent().filter(|p| p.join(file).exists()) else {
+        return Ok(own);
+    };
+    let inherited = inherit(parent, file)?;
+    write(&path, inherited.trim())?;
+    Ok(inherited)
 }
 
 /// See [`Cgroup::apply`].
