@@ -4,6 +4,7 @@
 mod check;
 mod cli;
 mod containers;
+mod crash;
 mod daemon;
 mod docker;
 mod events;
