@@ -67,7 +67,7 @@ async fn open(config: &Config) -> Result<Parts> {
     let engine = Engine::open(engine_config(config)?, store.clone(), images.clone()).await?;
     let condition = match condition {
         Condition::Fresh => "fresh".to_owned(),
-        Condition::Existing { .. } => "existing".to_owned(),
+        Condition::Existing => "existing".to_owned(),
         Condition::Rebuilt { reason, .. } => format!("rebuilt: {reason}"),
     };
     Ok(Parts { store, images, engine, condition })

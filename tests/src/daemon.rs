@@ -372,10 +372,10 @@ impl Daemon {
                         force: true,
                         volumes: true,
                     };
-                    if let Err(status) = client.containers().remove(request).await {
-                        if status.code() != tonic::Code::NotFound {
-                            eprintln!("clean-up: {status}");
-                        }
+                    if let Err(status) = client.containers().remove(request).await
+                        && status.code() != tonic::Code::NotFound
+                    {
+                        eprintln!("clean-up: {status}");
                     }
                 }
             }
