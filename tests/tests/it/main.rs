@@ -10,6 +10,7 @@ mod crash;
 mod daemon;
 mod docker;
 mod events;
+mod full_disk;
 mod images;
 mod lifecycle;
 mod recovery;
