@@ -40,7 +40,7 @@ pub(super) fn directory_like(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Gives the directory `to` owner, mode, xattrs (except overlayfs' own) and
 /// times of the directory `from`.
-pub(crate) fn take_after(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+pub fn take_after(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let stat = fstat(from)?;
     copy_attributes(from, c".", to, c".", &stat, Whole::WithoutMarks)
 }
@@ -53,6 +53,15 @@ pub(super) fn tree(from: &Path, to: &Path) -> io::Result<()> {
     copy_children(&source, &target, Vec::new(), 0, &mut links)?;
     let stat = fstat(&source)?;
     copy_attributes(source.as_fd(), c".", target.as_fd(), c".", &stat, Whole::All)
+}
+
+/// Copies what is in the directory `from` into the empty directory `to`, which
+/// takes owner, mode, xattrs and times of `from`. Both are open for reading.
+/// What of xattrs the target's file system does not know is left out.
+pub fn contents(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let mut links = Links { first: HashMap::new(), root: to.try_clone()? };
+    copy_children(from, to, Vec::new(), 0, &mut links)?;
+    take_after(from.as_fd(), to.as_fd())
 }
 
 /// Where the first name of a file with several was put.

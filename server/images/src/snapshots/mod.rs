@@ -34,7 +34,8 @@ use tokio::sync::Notify;
 
 pub(crate) use backend::{Backend, Overlay, SnapshotDir};
 pub use davit_sys::mount::Mount;
-pub(crate) use usage::measure;
+pub use copy::{contents as copy_contents, take_after};
+pub use usage::measure;
 
 use crate::{
     content::{Labels, blocking, labels, make_dir},
