@@ -16,3 +16,4 @@ mod recovery;
 mod sdk;
 mod streams;
 mod tree;
+mod volumes;

@@ -57,7 +57,15 @@ pub(crate) async fn settle(
                 }
             }
             PlannedSource::Image { request } => {
-                let image = shared.images.resolve(ns, &request.source, None).await?;
+                let found = shared.images.resolve(ns, &request.source, None).await;
+                let image = found.map_err(|error| match error.kind() {
+                    // Not NotFound: clients would pull the container's image.
+                    Kind::NotFound => Error::precondition(format!(
+                        "cannot mount image {} at {}: it is not here; pull it first",
+                        request.source, mount.target
+                    )),
+                    _ => error,
+                })?;
                 op.hold(davit_images::Resource::Blob(davit_images::Digest::parse(&image.manifest.digest)?));
                 point.snapshot_key = format!("{id}-image-{}", settled.views.len());
                 settled.views.push((point.snapshot_key.clone(), image));

@@ -179,11 +179,6 @@ impl Plugins {
 }
 
 impl Plugin {
-    /// Its name, which is the volumes' driver.
-    pub(crate) fn name(&self) -> &str {
-        &self.found.name
-    }
-
     /// Makes a volume.
     pub(crate) async fn create(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
         self.volume("Create", json!({"Name": name, "Opts": options}), self.timeout).await.map(drop)
