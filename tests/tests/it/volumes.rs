@@ -309,13 +309,13 @@ fn local_volumes_with_a_device() {
 }
 
 /// A plugin that runs until it is dropped.
-struct Plugin {
+pub(crate) struct Plugin {
     child: Child,
     dir: tempfile::TempDir,
 }
 
 impl Plugin {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("plugin-").tempdir_in("/tmp").unwrap();
         let child = Self::spawn(&dir);
         let plugin = Self { child, dir };
@@ -337,7 +337,7 @@ impl Plugin {
         eventually("the plugin", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     }
 
-    fn builder(&self) -> DaemonBuilder {
+    pub(crate) fn builder(&self) -> DaemonBuilder {
         Daemon::builder().config(&format!(
             "[volumes]\nplugin_sockets = [\"{}\"]\nplugin_specs = []\ntimeout_seconds = 2\nlist_timeout_seconds = 1\n",
             self.dir.path().display()

@@ -151,10 +151,12 @@ pub(super) async fn intend(
 /// Gives a volume's directory, mounted if it has to be.
 pub(super) async fn mount_volume(shared: &Shared, ns: &str, id: &str, volume: &VolumeRecord) -> Result<PathBuf> {
     if volume.driver != LOCAL {
-        let plugin = shared.volumes.plugins.get(&volume.driver).await?;
-        let mounted = plugin.mount(&volume.name, id).await;
-        let path = mounted.map_err(|error| error.context(format!("cannot mount volume {}", volume.name)))?;
-        return Ok(PathBuf::from(path));
+        let mounted = async { shared.volumes.plugins.get(&volume.driver).await?.mount(&volume.name, id).await };
+        return mounted.await.map(PathBuf::from).map_err(|error| {
+            // The container that was asked for is there.
+            let kind = if error.kind() == Kind::NotFound { Kind::FailedPrecondition } else { error.kind() };
+            Error::new(kind, format!("cannot mount volume {}: {error}", volume.name)).with_source(error)
+        });
     }
     let data = place::data(&shared.config.root, ns, &volume.name);
     if is_plain(volume) {

@@ -134,6 +134,11 @@ pub(crate) fn volume_name(name: &str) -> Result<()> {
             name.len()
         )));
     }
+    if name.len() == 1 && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Error::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
+    }
     let mut bytes = name.bytes();
     let first = bytes.next().is_none_or(|byte| byte.is_ascii_alphanumeric());
     let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
