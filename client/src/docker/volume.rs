@@ -23,7 +23,10 @@ pub fn volume(volume: &v1::Volume) -> Value {
         if !volume.status.is_empty() {
             // What is JSON is shown as such.
             let status = volume.status.iter().map(|(key, text)| {
-                (key.clone(), serde_json::from_str(text).unwrap_or_else(|_| json!(text)))
+                (
+                    key.clone(),
+                    serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+                )
             });
             object.insert("Status".into(), Value::Object(status.collect()));
         }

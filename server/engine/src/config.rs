@@ -57,7 +57,10 @@ impl Default for VolumesConfig {
         Self {
             auto_create: true,
             plugin_sockets: vec!["/run/docker/plugins".into()],
-            plugin_specs: vec!["/etc/docker/plugins".into(), "/usr/lib/docker/plugins".into()],
+            plugin_specs: vec![
+                "/etc/docker/plugins".into(),
+                "/usr/lib/docker/plugins".into(),
+            ],
             timeout: Duration::from_secs(30),
             list_timeout: Duration::from_secs(2),
         }

@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 fn main() -> io::Result<()> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(socket), Some(dir)) = (args.next(), args.next()) else {
-        return Err(io::Error::other("usage: volume-plugin <socket> <directory>"));
+        return Err(io::Error::other(
+            "usage: volume-plugin <socket> <directory>",
+        ));
     };
     for name in ["data", "mounts"] {
         fs::create_dir_all(dir.join(name))?;
@@ -39,7 +41,12 @@ fn serve(stream: UnixStream, dir: &Path) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    let method = line.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let method = line
+        .split(' ')
+        .nth(1)
+        .unwrap_or_default()
+        .trim_start_matches('/')
+        .to_owned();
     let mut length = 0;
     loop {
         let mut header = String::new();
@@ -58,7 +65,10 @@ fn serve(stream: UnixStream, dir: &Path) -> io::Result<()> {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let name = body["Name"].as_str().unwrap_or_default();
     let id = body["ID"].as_str().unwrap_or_default();
-    let mut calls = OpenOptions::new().create(true).append(true).open(dir.join("calls"))?;
+    let mut calls = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("calls"))?;
     writeln!(calls, "{method} {name}")?;
     while dir.join("hang").exists() {
         // The caller gives up; so do we, sooner or later.
@@ -66,7 +76,10 @@ fn serve(stream: UnixStream, dir: &Path) -> io::Result<()> {
     }
     let (status, answer) = match answer(&method, name, id, dir) {
         Ok(answer) => ("200 OK", answer),
-        Err(error) => ("500 Internal Server Error", json!({ "Err": error.to_string() })),
+        Err(error) => (
+            "500 Internal Server Error",
+            json!({ "Err": error.to_string() }),
+        ),
     };
     let answer = answer.to_string();
     let mut stream = stream;
@@ -100,7 +113,9 @@ fn answer(method: &str, name: &str, id: &str, dir: &Path) -> io::Result<Value> {
             json!({"Volume": volume(name)})
         }
         "VolumeDriver.List" => {
-            let names = fs::read_dir(dir.join("data"))?.flatten().map(|entry| entry.file_name());
+            let names = fs::read_dir(dir.join("data"))?
+                .flatten()
+                .map(|entry| entry.file_name());
             json!({"Volumes": names.map(|name| volume(&name.to_string_lossy())).collect::<Value>()})
         }
         "VolumeDriver.Mount" => {
@@ -118,6 +133,10 @@ fn answer(method: &str, name: &str, id: &str, dir: &Path) -> io::Result<Value> {
             fs::remove_dir_all(data)?;
             json!({})
         }
-        _ => return Err(io::Error::other(format!("{method} is not of this protocol"))),
+        _ => {
+            return Err(io::Error::other(format!(
+                "{method} is not of this protocol"
+            )));
+        }
     })
 }

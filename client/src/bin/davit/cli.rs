@@ -8,8 +8,7 @@ use crate::{
     command::{
         attach, commit, completion, control, cp, create, debug, diff, events, exec, export,
         history, images, import, info, inspect, load, logs, prune, ps, pull, push, rename, restart,
-        rm, rmi, run, save, start, stats, stop, system, tag, top, update, version, volume,
-        wait,
+        rm, rmi, run, save, start, stats, stop, system, tag, top, update, version, volume, wait,
     },
     context::Context,
     error::Outcome,

@@ -135,7 +135,11 @@ async fn finish_intents(shared: &Shared) {
                 )
                 .await?;
                 let made = intent.data.get(create::VOLUMES).map_or("", String::as_str);
-                let made: Vec<String> = made.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                let made: Vec<String> = made
+                    .split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect();
                 volumes::undo_created(shared, &intent.namespace, &intent.object, &made).await;
             }
             shared

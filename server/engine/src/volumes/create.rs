@@ -11,7 +11,9 @@ use std::{
 use davit_store::table::{IntentRecord, Intents, VolumeRecord, Volumes};
 use jiff::Timestamp;
 
-use super::{ANONYMOUS, LOCAL, blocking, event, list, local, place, plugin::Plugin, settle::Settled};
+use super::{
+    ANONYMOUS, LOCAL, blocking, event, list, local, place, plugin::Plugin, settle::Settled,
+};
 use crate::{
     Error, Kind, Result,
     model::{CreateVolumeRequest, CreateVolumeResponse},
@@ -58,7 +60,11 @@ pub(super) async fn create(
         ));
     }
     let volume = list::one(shared, ns, record)?;
-    Ok(CreateVolumeResponse { volume, created, warnings })
+    Ok(CreateVolumeResponse {
+        volume,
+        created,
+        warnings,
+    })
 }
 
 /// Makes the volumes that a container is to have and that are not there.
@@ -71,7 +77,11 @@ pub(crate) async fn create_for(shared: &Shared, ns: &str, settled: &Settled) -> 
 }
 
 /// Makes one, or finds it; true when it was made.
-pub(super) async fn make(shared: &Shared, ns: &str, mut new: VolumeRecord) -> Result<(VolumeRecord, bool)> {
+pub(super) async fn make(
+    shared: &Shared,
+    ns: &str,
+    mut new: VolumeRecord,
+) -> Result<(VolumeRecord, bool)> {
     if new.driver.is_empty() {
         new.driver = LOCAL.to_owned();
     }
@@ -80,7 +90,11 @@ pub(super) async fn make(shared: &Shared, ns: &str, mut new: VolumeRecord) -> Re
     made.map_err(|error| error.context(format!("create {name}")))
 }
 
-async fn make_in_turn(shared: &Shared, ns: &str, mut new: VolumeRecord) -> Result<(VolumeRecord, bool)> {
+async fn make_in_turn(
+    shared: &Shared,
+    ns: &str,
+    mut new: VolumeRecord,
+) -> Result<(VolumeRecord, bool)> {
     let key = (ns.to_owned(), new.name.clone());
     let _turn = shared.volumes.turn(&key).await?;
     if let Some(found) = shared.store.get::<Volumes>(&key)? {
@@ -106,7 +120,10 @@ pub(super) fn same_driver(found: &VolumeRecord, driver: &str) -> Result<()> {
     }
     Err(Error::new(
         Kind::Conflict,
-        format!("volume name must be unique: {} exists with driver {:?}", found.name, found.driver),
+        format!(
+            "volume name must be unique: {} exists with driver {:?}",
+            found.name, found.driver
+        ),
     ))
 }
 
@@ -147,7 +164,9 @@ fn make_directories(dir: &Path, record: &VolumeRecord) -> Result<()> {
         .map_err(|error| Error::internal("cannot encode a volume's record").with_source(error))?;
     fs::write(dir.join(place::COPY), copy).map_err(failed)?;
     for place in [dir, top] {
-        fs::File::open(place).and_then(|place| place.sync_all()).map_err(failed)?;
+        fs::File::open(place)
+            .and_then(|place| place.sync_all())
+            .map_err(failed)?;
     }
     Ok(())
 }
@@ -156,7 +175,9 @@ fn make_directories(dir: &Path, record: &VolumeRecord) -> Result<()> {
 pub(super) async fn undo_local(shared: &Shared, ns: &str, name: &str) -> Result<()> {
     let dir = place::of_volume(&shared.config.root, ns, name);
     super::remove::erase(dir).await?;
-    shared.store.transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))
+    shared
+        .store
+        .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))
 }
 
 /// Makes a volume at its plugin; one that the plugin has already is taken.
@@ -169,7 +190,9 @@ async fn make_at(shared: &Shared, ns: &str, plugin: &Plugin, new: &mut VolumeRec
     if let Err(error) = plugin.create(&new.name, &new.options).await {
         // One that did not answer may still make it: the next daemon looks.
         if error.kind() != Kind::DeadlineExceeded {
-            shared.store.transaction(|tx| tx.delete::<Intents>(&intent_id(ns, &new.name)).map(drop))?;
+            shared
+                .store
+                .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, &new.name)).map(drop))?;
         }
         return Err(error);
     }
@@ -193,7 +216,9 @@ async fn intend(shared: &Shared, ns: &str, new: &VolumeRecord) -> Result<()> {
         data: [("record".to_owned(), record)].into(),
         at: Timestamp::now(),
     };
-    shared.store.transaction(|tx| tx.put::<Intents>(&id, &intent))?;
+    shared
+        .store
+        .transaction(|tx| tx.put::<Intents>(&id, &intent))?;
     shared.store.written().await?;
     fail::fail_point!("engine.volume.create.after-intent");
     Ok(())

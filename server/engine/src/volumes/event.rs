@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use davit_store::{NewEvent, table::{VolumeRecord, container::ContainerRecord}};
+use davit_store::{
+    NewEvent,
+    table::{VolumeRecord, container::ContainerRecord},
+};
 
 use crate::events::Draft;
 
@@ -31,7 +34,10 @@ pub(super) fn pruned(ns: &str, reclaimed: u64) -> NewEvent {
 /// "mount" for each volume of a container that starts.
 pub(crate) fn mounted(container: &ContainerRecord) -> Vec<Draft> {
     let details = container.details.as_deref();
-    let volumes = details.into_iter().flat_map(|details| &details.mounts).filter(|mount| !mount.volume.is_empty());
+    let volumes = details
+        .into_iter()
+        .flat_map(|details| &details.mounts)
+        .filter(|mount| !mount.volume.is_empty());
     volumes
         .map(|mount| {
             Draft::of_volume(&mount.volume, "mount")
@@ -47,7 +53,10 @@ pub(crate) fn mounted(container: &ContainerRecord) -> Vec<Draft> {
 /// "unmount" for each volume of a container that ended.
 pub(crate) fn unmounted(container: &ContainerRecord) -> Vec<Draft> {
     let details = container.details.as_deref();
-    let volumes = details.into_iter().flat_map(|details| &details.mounts).filter(|mount| !mount.volume.is_empty());
+    let volumes = details
+        .into_iter()
+        .flat_map(|details| &details.mounts)
+        .filter(|mount| !mount.volume.is_empty());
     volumes
         .map(|mount| {
             Draft::of_volume(&mount.volume, "unmount")

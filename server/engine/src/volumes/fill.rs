@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::{fd::{AsFd, OwnedFd}, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -39,7 +42,11 @@ fn intent_id(ns: &str, name: &str) -> String {
 /// # Errors
 /// `InvalidArgument` when a volume is to be where the image has a file.
 pub(crate) async fn fill(shared: &Shared, ns: &str, container: &ContainerRecord) -> Result<()> {
-    let mounts = container.details.as_deref().map(|details| details.mounts.as_slice()).unwrap_or_default();
+    let mounts = container
+        .details
+        .as_deref()
+        .map(|details| details.mounts.as_slice())
+        .unwrap_or_default();
     let wanted: Vec<&ContainerMount> = mounts
         .iter()
         .filter(|mount| !mount.volume.is_empty() && !mount.no_copy && mount.subpath.is_empty())
@@ -70,14 +77,20 @@ async fn fill_one(
     tree: &OwnedFd,
     mounted: &mut bool,
 ) -> Result<()> {
-    let failed = |error: io::Error| Error::io(format!("looking at {} of the image", mount.target), error);
+    let failed =
+        |error: io::Error| Error::io(format!("looking at {} of the image", mount.target), error);
     let (root, target) = (tree.try_clone().map_err(failed)?, mount.target.clone());
     let source = blocking(move || open_source(&root, &target)).await?;
     let Some(source) = source else { return Ok(()) };
-    let Some(volume) = shared.store.get::<Volumes>((ns, mount.volume.as_str()))? else { return Ok(()) };
+    let Some(volume) = shared.store.get::<Volumes>((ns, mount.volume.as_str()))? else {
+        return Ok(());
+    };
     let (data, staging) = if is_plain(&volume) {
         let root = &shared.config.root;
-        (place::data(root, ns, &volume.name), place::filling(root, ns, &volume.name))
+        (
+            place::data(root, ns, &volume.name),
+            place::filling(root, ns, &volume.name),
+        )
     } else {
         if !*mounted {
             let all = volumes(shared, ns, id)?;
@@ -99,8 +112,17 @@ struct Places {
     staging: PathBuf,
 }
 
-async fn fill_in_turn(shared: &Shared, ns: &str, volume: &VolumeRecord, source: OwnedFd, places: Places) -> Result<()> {
-    let _turn = shared.volumes.turn(&(ns.to_owned(), volume.name.clone())).await?;
+async fn fill_in_turn(
+    shared: &Shared,
+    ns: &str,
+    volume: &VolumeRecord,
+    source: OwnedFd,
+    places: Places,
+) -> Result<()> {
+    let _turn = shared
+        .volumes
+        .turn(&(ns.to_owned(), volume.name.clone()))
+        .await?;
     let data = places.data.clone();
     if !blocking(move || is_empty(&data)).await? {
         return Ok(());
@@ -110,7 +132,10 @@ async fn fill_in_turn(shared: &Shared, ns: &str, volume: &VolumeRecord, source: 
     let gathering = places.clone();
     if let Err(error) = blocking(move || gather(&source, &gathering.staging)).await {
         undo(shared, ns, &volume.name, places.staging).await?;
-        return Err(error.context(format!("cannot copy the image's files into volume {}", volume.name)));
+        return Err(error.context(format!(
+            "cannot copy the image's files into volume {}",
+            volume.name
+        )));
     }
     fail::fail_point!("engine.volume.fill.after-gather");
     note(shared, ns, volume, &places, "move").await?;
@@ -121,13 +146,22 @@ async fn fill_in_turn(shared: &Shared, ns: &str, volume: &VolumeRecord, source: 
 fn open_source(tree: &OwnedFd, target: &str) -> Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(tree, target.trim_start_matches('/'), flags, Mode::empty(), resolve) {
+    match openat2(
+        tree,
+        target.trim_start_matches('/'),
+        flags,
+        Mode::empty(),
+        resolve,
+    ) {
         Ok(source) => Ok(Some(source)),
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::NOTDIR) => Err(Error::invalid(format!(
             "cannot mount volume over existing file, file exists {target}"
         ))),
-        Err(error) => Err(Error::io(format!("looking at {target} of the image"), error)),
+        Err(error) => Err(Error::io(
+            format!("looking at {target} of the image"),
+            error,
+        )),
     }
 }
 
@@ -143,7 +177,13 @@ fn is_empty(data: &Path) -> Result<bool> {
     Ok(true)
 }
 
-async fn note(shared: &Shared, ns: &str, volume: &VolumeRecord, places: &Places, phase: &str) -> Result<()> {
+async fn note(
+    shared: &Shared,
+    ns: &str,
+    volume: &VolumeRecord,
+    places: &Places,
+    phase: &str,
+) -> Result<()> {
     let id = intent_id(ns, &volume.name);
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let intent = IntentRecord {
@@ -159,17 +199,25 @@ async fn note(shared: &Shared, ns: &str, volume: &VolumeRecord, places: &Places,
         .into(),
         at: Timestamp::now(),
     };
-    shared.store.transaction(|tx| tx.put::<Intents>(&id, &intent))?;
+    shared
+        .store
+        .transaction(|tx| tx.put::<Intents>(&id, &intent))?;
     // Files that are moved in must not look gathered when they are not: the
     // phase survives what the files survive.
-    if phase == "move" { shared.store.durable().await } else { shared.store.written().await }
+    if phase == "move" {
+        shared.store.durable().await
+    } else {
+        shared.store.written().await
+    }
 }
 
 fn gather(source: &OwnedFd, staging: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::io(format!("filling {}", staging.display()), error);
     match fs::create_dir(staging) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            remove_now(staging).and_then(|()| fs::create_dir(staging)).map_err(failed)?;
+            remove_now(staging)
+                .and_then(|()| fs::create_dir(staging))
+                .map_err(failed)?;
         }
         made => made.map_err(failed)?,
     }
@@ -186,10 +234,17 @@ fn gather(source: &OwnedFd, staging: &Path) -> Result<()> {
 async fn finish(shared: &Shared, ns: &str, name: &str, places: Places) -> Result<()> {
     let volume = name.to_owned();
     blocking(move || {
-        move_in(&places).map_err(|error| Error::io(format!("moving the image's files into volume {volume}"), error))
+        move_in(&places).map_err(|error| {
+            Error::io(
+                format!("moving the image's files into volume {volume}"),
+                error,
+            )
+        })
     })
     .await?;
-    shared.store.transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))
+    shared
+        .store
+        .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))
 }
 
 fn move_in(places: &Places) -> io::Result<()> {
@@ -206,9 +261,14 @@ fn move_in(places: &Places) -> io::Result<()> {
             Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => {}
             Err(error) => return Err(error.into()),
         }
-        fail::fail_point!("engine.volume.fill.moving", |_| Err(io::Error::other("failpoint")));
+        fail::fail_point!("engine.volume.fill.moving", |_| Err(io::Error::other(
+            "failpoint"
+        )));
     }
-    let (from, to) = (open_directory(&places.staging)?, open_directory(&places.data)?);
+    let (from, to) = (
+        open_directory(&places.staging)?,
+        open_directory(&places.data)?,
+    );
     davit_images::snapshots::take_after(from.as_fd(), to.as_fd())?;
     remove_now(&places.staging)
 }
@@ -219,30 +279,43 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn remove_now(dir: &Path) -> io::Result<()> {
-    let (Some(top), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+    let (Some(top), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Ok(());
+    };
     davit_images::tarball::remove_tree(open_directory(top)?.as_fd(), name.as_bytes())
 }
 
 async fn undo(shared: &Shared, ns: &str, name: &str, staging: PathBuf) -> Result<()> {
     remove::erase(staging).await?;
-    shared.store.transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))
+    shared
+        .store
+        .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))
 }
 
 /// Ends a filling that the last daemon had begun.
 pub(super) async fn recover(shared: &Shared, intent: &IntentRecord) -> Result<()> {
     let (ns, name) = (intent.namespace.as_str(), intent.object.as_str());
     let Some(volume) = shared.store.get::<Volumes>((ns, name))? else {
-        return shared.store.transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop));
+        return shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop));
     };
     let path = |key: &str| intent.data.get(key).map(PathBuf::from).unwrap_or_default();
-    let mut places = Places { data: path("data"), staging: path("staging") };
+    let mut places = Places {
+        data: path("data"),
+        staging: path("staging"),
+    };
     let user = format!("fill-{name}");
     if !is_plain(&volume) {
         mounting::intend(shared, ns, &user, &with(BTreeMap::new(), &volume)).await?;
         places.data = mounting::mount_volume(shared, ns, &user, &volume).await?;
         places.staging = places.data.join(INSIDE);
     }
-    let ended = if intent.data.get("phase").is_some_and(|phase| phase == "move") {
+    let ended = if intent
+        .data
+        .get("phase")
+        .is_some_and(|phase| phase == "move")
+    {
         finish(shared, ns, name, places).await
     } else {
         undo(shared, ns, name, places.staging).await
@@ -251,14 +324,20 @@ pub(super) async fn recover(shared: &Shared, intent: &IntentRecord) -> Result<()
     ended
 }
 
-fn with(mut all: BTreeMap<String, VolumeRecord>, volume: &VolumeRecord) -> BTreeMap<String, VolumeRecord> {
+fn with(
+    mut all: BTreeMap<String, VolumeRecord>,
+    volume: &VolumeRecord,
+) -> BTreeMap<String, VolumeRecord> {
     all.insert(volume.name.clone(), volume.clone());
     all
 }
 
 /// The volumes that an open intent of the container names.
 fn volumes(shared: &Shared, ns: &str, id: &str) -> Result<BTreeMap<String, VolumeRecord>> {
-    let intent = shared.store.get::<Intents>(&mounting::intent_id(ns, id))?.unwrap_or_default();
+    let intent = shared
+        .store
+        .get::<Intents>(&mounting::intent_id(ns, id))?
+        .unwrap_or_default();
     let mut found = BTreeMap::new();
     for name in intent.data.keys() {
         if let Some(volume) = shared.store.get::<Volumes>((ns, name.as_str()))? {
@@ -290,12 +369,18 @@ mod tests {
         std::os::unix::fs::symlink("/data", image.join("link")).unwrap();
         fs::write(image.join("file"), "").unwrap();
         let tree = open_directory(&image).unwrap();
-        let places = Places { data: dir.path().join("v/_data"), staging: dir.path().join("v/.filling") };
+        let places = Places {
+            data: dir.path().join("v/_data"),
+            staging: dir.path().join("v/.filling"),
+        };
         fs::create_dir_all(&places.data).unwrap();
 
         assert!(open_source(&tree, "/none").unwrap().is_none());
         let error = open_source(&tree, "/file").unwrap_err().to_string();
-        assert_eq!(error, "cannot mount volume over existing file, file exists /file");
+        assert_eq!(
+            error,
+            "cannot mount volume over existing file, file exists /file"
+        );
         let source = open_source(&tree, "/link").unwrap().unwrap();
         assert!(is_empty(&places.data).unwrap());
         gather(&source, &places.staging).unwrap();
@@ -304,8 +389,14 @@ mod tests {
         move_in(&places).unwrap();
         move_in(&places).unwrap();
         let metadata = fs::metadata(&places.data).unwrap();
-        assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o1750, 7, 8));
-        assert_eq!(fs::read_to_string(places.data.join("sub/file")).unwrap(), "content");
+        assert_eq!(
+            (metadata.mode() & 0o7777, metadata.uid(), metadata.gid()),
+            (0o1750, 7, 8)
+        );
+        assert_eq!(
+            fs::read_to_string(places.data.join("sub/file")).unwrap(),
+            "content"
+        );
         assert!(!places.staging.exists() && !is_empty(&places.data).unwrap());
     }
 }

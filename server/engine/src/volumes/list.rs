@@ -20,7 +20,9 @@ pub(super) fn missing(name: &str) -> Error {
 /// One volume, with what its plugin says of it.
 pub(super) async fn get(shared: &Shared, ns: &str, name: &str, size: bool) -> Result<Volume> {
     let Some(record) = shared.store.get::<Volumes>((ns, name))? else {
-        let found = find_elsewhere(shared, name).await.ok_or_else(|| missing(name))?;
+        let found = find_elsewhere(shared, name)
+            .await
+            .ok_or_else(|| missing(name))?;
         return Ok(volume(shared, ns, found, &Users::default()));
     };
     let driver = record.driver.clone();
@@ -31,7 +33,9 @@ pub(super) async fn get(shared: &Shared, ns: &str, name: &str, size: bool) -> Re
         match tokio::time::timeout(shared.volumes.config.list_timeout, asked).await {
             Ok(Ok(Some(known))) => take(&mut volume, known),
             Ok(Ok(None)) | Err(_) => {}
-            Ok(Err(error)) => tracing::debug!(volume = name, error = %error.chain(), "its plugin says nothing"),
+            Ok(Err(error)) => {
+                tracing::debug!(volume = name, error = %error.chain(), "its plugin says nothing")
+            }
         }
     }
     if size && plain {
@@ -41,16 +45,26 @@ pub(super) async fn get(shared: &Shared, ns: &str, name: &str, size: bool) -> Re
 }
 
 /// The volumes that pass the filters, by name.
-pub(super) async fn list(shared: &Shared, ns: &str, request: ListVolumesRequest) -> Result<ListVolumesResponse> {
-    let filters = Filters::read(&request.filters, &["dangling", "driver", "label", "label!", "name"])?;
+pub(super) async fn list(
+    shared: &Shared,
+    ns: &str,
+    request: ListVolumesRequest,
+) -> Result<ListVolumesResponse> {
+    let filters = Filters::read(
+        &request.filters,
+        &["dangling", "driver", "label", "label!", "name"],
+    )?;
     let users = Users::read(shared, ns)?;
     let mut found: BTreeMap<String, (Volume, bool)> = BTreeMap::new();
     for ((_, name), record) in shared.store.scan::<Volumes>(ns)? {
         let plain = is_plain(&record);
         found.insert(name, (volume(shared, ns, record, &users), plain));
     }
-    let (answers, warnings) =
-        shared.volumes.plugins.ask_all(|plugin| async move { plugin.list().await }).await;
+    let (answers, warnings) = shared
+        .volumes
+        .plugins
+        .ask_all(|plugin| async move { plugin.list().await })
+        .await;
     for (driver, volumes) in answers {
         for known in volumes.into_iter().filter(|known| !known.name.is_empty()) {
             let (volume, _) = found
@@ -85,7 +99,11 @@ fn volume(shared: &Shared, ns: &str, record: VolumeRecord, users: &Users) -> Vol
         anonymous: is_anonymous(&record),
         containers: users.of(&record.name).to_vec(),
         created_at: (record.created_at != jiff::Timestamp::UNIX_EPOCH).then_some(record.created_at),
-        scope: if record.scope.is_empty() { "local".to_owned() } else { record.scope },
+        scope: if record.scope.is_empty() {
+            "local".to_owned()
+        } else {
+            record.scope
+        },
         name: record.name,
         driver: record.driver,
         labels: record.labels,
@@ -98,7 +116,9 @@ fn volume(shared: &Shared, ns: &str, record: VolumeRecord, users: &Users) -> Vol
 /// Where a volume's data is, as far as that is known without asking.
 pub(super) fn mountpoint(shared: &Shared, ns: &str, record: &VolumeRecord) -> String {
     if record.driver == LOCAL {
-        place::data(&shared.config.root, ns, &record.name).to_string_lossy().into_owned()
+        place::data(&shared.config.root, ns, &record.name)
+            .to_string_lossy()
+            .into_owned()
     } else {
         record.mountpoint.clone()
     }
@@ -112,17 +132,31 @@ fn take(volume: &mut Volume, known: PluginVolume) {
         serde_json::Value::String(text) => text,
         other => other.to_string(),
     };
-    volume.status = known.status.unwrap_or_default().into_iter().map(|(key, value)| (key, text(value))).collect();
+    volume.status = known
+        .status
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, text(value)))
+        .collect();
 }
 
 /// A volume that no record knows but a plugin does.
 pub(super) async fn find_elsewhere(shared: &Shared, name: &str) -> Option<VolumeRecord> {
-    let (answers, warnings) =
-        shared.volumes.plugins.ask_all(|plugin| async move { plugin.get(name).await }).await;
+    let (answers, warnings) = shared
+        .volumes
+        .plugins
+        .ask_all(|plugin| async move { plugin.get(name).await })
+        .await;
     for warning in warnings {
-        tracing::warn!(volume = name, warning, "a plugin could not be asked for a volume");
+        tracing::warn!(
+            volume = name,
+            warning,
+            "a plugin could not be asked for a volume"
+        );
     }
-    answers.into_iter().find_map(|(driver, known)| Some(strange(&driver, &known?)))
+    answers
+        .into_iter()
+        .find_map(|(driver, known)| Some(strange(&driver, &known?)))
 }
 
 fn strange(driver: &str, known: &PluginVolume) -> VolumeRecord {
@@ -169,7 +203,10 @@ impl Filters {
                     keys.join(", ")
                 )));
             }
-            by_key.entry(filter.key.clone()).or_default().push(filter.value.clone());
+            by_key
+                .entry(filter.key.clone())
+                .or_default()
+                .push(filter.value.clone());
         }
         let mut dangling = None;
         for value in by_key.remove("dangling").unwrap_or_default() {
@@ -179,7 +216,9 @@ impl Filters {
                 _ => return Err(Error::invalid(format!("invalid filter 'dangling={value}'"))),
             };
             if dangling.is_some_and(|other| other != wanted) {
-                return Err(Error::invalid("invalid filter 'dangling': both true and false"));
+                return Err(Error::invalid(
+                    "invalid filter 'dangling': both true and false",
+                ));
             }
             dangling = Some(wanted);
         }
@@ -191,10 +230,15 @@ impl Filters {
         let any = |key: &str, test: &dyn Fn(&str) -> bool| {
             values(key).is_empty() || values(key).iter().any(|value| test(value))
         };
-        self.dangling.is_none_or(|dangling| dangling == volume.containers.is_empty())
+        self.dangling
+            .is_none_or(|dangling| dangling == volume.containers.is_empty())
             && any("driver", &|driver| volume.driver == driver)
             && any("name", &|part| volume.name.contains(part))
-            && values("label").iter().all(|label| label_matches(&volume.labels, label))
-            && !values("label!").iter().any(|label| label_matches(&volume.labels, label))
+            && values("label")
+                .iter()
+                .all(|label| label_matches(&volume.labels, label))
+            && !values("label!")
+                .iter()
+                .any(|label| label_matches(&volume.labels, label))
     }
 }

@@ -39,8 +39,8 @@ pub(crate) use state::State;
 use crate::{
     Engine, Error, Result,
     model::{
-        CreateVolumeRequest, CreateVolumeResponse, ListVolumesRequest, ListVolumesResponse, Pruned,
-        PruneVolumesRequest, Volume,
+        CreateVolumeRequest, CreateVolumeResponse, ListVolumesRequest, ListVolumesResponse,
+        PruneVolumesRequest, Pruned, Volume,
     },
     shared::Shared,
 };
@@ -69,7 +69,11 @@ impl Volumes {
     /// Makes a volume, or gives the one of that name and driver that is there.
     /// `InvalidArgument` for names and options that cannot be, `NotFound` for
     /// an unknown driver, `Conflict` when another driver has the name.
-    pub async fn create(&self, ns: &str, request: CreateVolumeRequest) -> Result<CreateVolumeResponse> {
+    pub async fn create(
+        &self,
+        ns: &str,
+        request: CreateVolumeRequest,
+    ) -> Result<CreateVolumeResponse> {
         create::create(self.shared(), ns, request).await
     }
 
@@ -107,8 +111,10 @@ fn is_plain(record: &VolumeRecord) -> bool {
 }
 
 /// Runs what waits for disks away from the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|panic| Error::internal("work on a volume panicked; this is a bug").with_source(panic))?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| {
+        Error::internal("work on a volume panicked; this is a bug").with_source(panic)
+    })?
 }

@@ -46,10 +46,24 @@ pub(crate) struct Acquired {
 
 /// Makes everything ready that a container mounts; what was done is taken back
 /// when a part of it fails.
-pub(crate) async fn acquire(shared: &Shared, ns: &str, record: &ContainerRecord) -> Result<Acquired> {
-    let mut acquired = Acquired { mounts: points::planned(shared, record)?, ..Default::default() };
-    let mounts = record.details.as_deref().map(|details| details.mounts.as_slice()).unwrap_or_default();
-    if mounts.iter().all(|mount| matches!(mount.kind.as_str(), "bind" | "tmpfs")) {
+pub(crate) async fn acquire(
+    shared: &Shared,
+    ns: &str,
+    record: &ContainerRecord,
+) -> Result<Acquired> {
+    let mut acquired = Acquired {
+        mounts: points::planned(shared, record)?,
+        ..Default::default()
+    };
+    let mounts = record
+        .details
+        .as_deref()
+        .map(|details| details.mounts.as_slice())
+        .unwrap_or_default();
+    if mounts
+        .iter()
+        .all(|mount| matches!(mount.kind.as_str(), "bind" | "tmpfs"))
+    {
         return Ok(acquired);
     }
     match sources(shared, ns, &record.id, mounts).await {
@@ -74,7 +88,9 @@ async fn sources(
     let with_effect = |mount: &ContainerMount| {
         mount.kind == "image"
             || !mount.subpath.is_empty()
-            || volumes.get(&mount.volume).is_some_and(|volume| !is_plain(volume))
+            || volumes
+                .get(&mount.volume)
+                .is_some_and(|volume| !is_plain(volume))
     };
     if mounts.iter().any(with_effect) {
         intend(shared, ns, id, &volumes).await?;
@@ -95,7 +111,14 @@ async fn sources(
                 if mount.subpath.is_empty() {
                     root
                 } else {
-                    part(mount.volume.clone(), root, mount.subpath.clone(), spot, within(shared)).await?
+                    part(
+                        mount.volume.clone(),
+                        root,
+                        mount.subpath.clone(),
+                        spot,
+                        within(shared),
+                    )
+                    .await?
                 }
             }
             "image" => image(shared, ns, mount, spot).await?,
@@ -112,12 +135,24 @@ fn within(shared: &Shared) -> std::time::Duration {
 }
 
 /// The records of the volumes that `mounts` have.
-fn records(shared: &Shared, ns: &str, mounts: &[ContainerMount]) -> Result<BTreeMap<String, VolumeRecord>> {
-    let names = mounts.iter().map(|mount| mount.volume.as_str()).filter(|name| !name.is_empty());
+fn records(
+    shared: &Shared,
+    ns: &str,
+    mounts: &[ContainerMount],
+) -> Result<BTreeMap<String, VolumeRecord>> {
+    let names = mounts
+        .iter()
+        .map(|mount| mount.volume.as_str())
+        .filter(|name| !name.is_empty());
     names
         .map(|name| {
             let record = shared.store.get::<Volumes>((ns, name))?.ok_or_else(|| {
-                Error::new(Kind::FailedPrecondition, format!("volume {name} is gone; make it again with `davit volume create {name}`"))
+                Error::new(
+                    Kind::FailedPrecondition,
+                    format!(
+                        "volume {name} is gone; make it again with `davit volume create {name}`"
+                    ),
+                )
             })?;
             Ok((name.to_owned(), record))
         })
@@ -139,23 +174,48 @@ pub(super) async fn intend(
         namespace: ns.to_owned(),
         kind: INTENT.to_owned(),
         object: id.to_owned(),
-        data: data.map(|volume| (volume.name.clone(), volume.driver.clone())).collect(),
+        data: data
+            .map(|volume| (volume.name.clone(), volume.driver.clone()))
+            .collect(),
         at: Timestamp::now(),
     };
-    shared.store.transaction(|tx| tx.put::<Intents>(&key, &intent))?;
+    shared
+        .store
+        .transaction(|tx| tx.put::<Intents>(&key, &intent))?;
     shared.store.written().await?;
     fail::fail_point!("engine.volume.mount.after-intent");
     Ok(())
 }
 
 /// Gives a volume's directory, mounted if it has to be.
-pub(super) async fn mount_volume(shared: &Shared, ns: &str, id: &str, volume: &VolumeRecord) -> Result<PathBuf> {
+pub(super) async fn mount_volume(
+    shared: &Shared,
+    ns: &str,
+    id: &str,
+    volume: &VolumeRecord,
+) -> Result<PathBuf> {
     if volume.driver != LOCAL {
-        let mounted = async { shared.volumes.plugins.get(&volume.driver).await?.mount(&volume.name, id).await };
+        let mounted = async {
+            shared
+                .volumes
+                .plugins
+                .get(&volume.driver)
+                .await?
+                .mount(&volume.name, id)
+                .await
+        };
         return mounted.await.map(PathBuf::from).map_err(|error| {
             // The container that was asked for is there.
-            let kind = if error.kind() == Kind::NotFound { Kind::FailedPrecondition } else { error.kind() };
-            Error::new(kind, format!("cannot mount volume {}: {error}", volume.name)).with_source(error)
+            let kind = if error.kind() == Kind::NotFound {
+                Kind::FailedPrecondition
+            } else {
+                error.kind()
+            };
+            Error::new(
+                kind,
+                format!("cannot mount volume {}: {error}", volume.name),
+            )
+            .with_source(error)
         });
     }
     let data = place::data(&shared.config.root, ns, &volume.name);
@@ -164,7 +224,11 @@ pub(super) async fn mount_volume(shared: &Shared, ns: &str, id: &str, volume: &V
             Ok(_) => Ok(data),
             Err(error) => Err(Error::new(
                 Kind::FailedPrecondition,
-                format!("the data of volume {} is not at {}; bring it back, or remove the volume", volume.name, data.display()),
+                format!(
+                    "the data of volume {} is not at {}; bring it back, or remove the volume",
+                    volume.name,
+                    data.display()
+                ),
             )
             .with_source(error)),
         };
@@ -179,7 +243,11 @@ pub(super) async fn mount_volume(shared: &Shared, ns: &str, id: &str, volume: &V
         // The turn ends with the mount, even when nobody waits any more.
         let _turn = turn;
         local::mount(&name, &options, &spot)?;
-        if given_up.load(Ordering::Acquire) { local::unmount(&spot) } else { Ok(()) }
+        if given_up.load(Ordering::Acquire) {
+            local::unmount(&spot)
+        } else {
+            Ok(())
+        }
     });
     match tokio::time::timeout(within(shared), work).await {
         Ok(Ok(())) => Ok(data),
@@ -191,7 +259,11 @@ pub(super) async fn mount_volume(shared: &Shared, ns: &str, id: &str, volume: &V
                 Ok(Err(error)) => Err(error),
                 Ok(Ok(())) | Err(_) => Err(Error::new(
                     Kind::DeadlineExceeded,
-                    format!("mounting volume {} did not end within {:?}; is its server up?", volume.name, within(shared)),
+                    format!(
+                        "mounting volume {} did not end within {:?}; is its server up?",
+                        volume.name,
+                        within(shared)
+                    ),
                 )),
             }
         }
@@ -216,19 +288,31 @@ async fn part(
         bind(&opened, &spot).map_err(|error| error.context(what()))?;
         Ok(spot)
     });
-    tokio::time::timeout(within, work)
-        .await
-        .map_err(|_| Error::new(Kind::DeadlineExceeded, format!("a volume did not answer within {within:?}")))?
+    tokio::time::timeout(within, work).await.map_err(|_| {
+        Error::new(
+            Kind::DeadlineExceeded,
+            format!("a volume did not answer within {within:?}"),
+        )
+    })?
 }
 
 /// Shows an image's files, or a part of them, on `spot`.
-async fn image(shared: &Shared, ns: &str, point: &ContainerMount, spot: PathBuf) -> Result<PathBuf> {
+async fn image(
+    shared: &Shared,
+    ns: &str,
+    point: &ContainerMount,
+    spot: PathBuf,
+) -> Result<PathBuf> {
     let snapshots = shared.images.snapshots(&shared.config.snapshotter)?;
     let mounts = snapshots.mounts(ns, &point.snapshot_key)?;
     let (image, subpath) = (point.source.clone(), point.subpath.clone());
     blocking(move || {
         let what = || format!("cannot mount image {image}");
-        let whole = if subpath.is_empty() { spot.clone() } else { spot.with_extension("all") };
+        let whole = if subpath.is_empty() {
+            spot.clone()
+        } else {
+            spot.with_extension("all")
+        };
         make_directory(&whole)?;
         mount::attach(&mounts, &whole).map_err(|error| Error::io(what(), error.into_io()))?;
         if subpath.is_empty() {
@@ -245,9 +329,14 @@ async fn image(shared: &Shared, ns: &str, point: &ContainerMount, spot: PathBuf)
 
 fn refuse(what: String, error: std::io::Error) -> Error {
     let kind = match Errno::from_io_error(&error) {
-        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::INVAL | Errno::NAMETOOLONG) => {
-            Kind::InvalidArgument
-        }
+        Some(
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::LOOP
+            | Errno::XDEV
+            | Errno::INVAL
+            | Errno::NAMETOOLONG,
+        ) => Kind::InvalidArgument,
         _ => Kind::Internal,
     };
     Error::new(kind, what).with_source(error)
@@ -263,7 +352,13 @@ fn open_beneath(root: &OwnedFd, path: &str) -> std::io::Result<OwnedFd> {
     let path = if path.is_empty() { "." } else { path };
     for _ in 0..TRIES {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match openat2(
+            root,
+            path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        ) {
             Err(Errno::AGAIN | Errno::INTR) => {}
             opened => return Ok(opened?),
         }
@@ -272,12 +367,14 @@ fn open_beneath(root: &OwnedFd, path: &str) -> std::io::Result<OwnedFd> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|error| Error::io(format!("cannot make {}", path.display()), error))
+    std::fs::create_dir_all(path)
+        .map_err(|error| Error::io(format!("cannot make {}", path.display()), error))
 }
 
 /// Binds an open file or directory on `spot`, which is made to fit.
 fn bind(opened: &OwnedFd, spot: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io(format!("binding it on {}", spot.display()), error);
+    let failed =
+        |error: std::io::Error| Error::io(format!("binding it on {}", spot.display()), error);
     let stat = rustix::fs::fstat(opened.as_fd()).map_err(|error| failed(error.into()))?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
         make_directory(spot)?;
@@ -321,14 +418,30 @@ pub(crate) async fn release(shared: &Shared, ns: &str, id: &str) {
         }
     }
     fail::fail_point!("engine.volume.mount.after-unmounts");
-    if clean && let Err(error) = shared.store.transaction(|tx| tx.delete::<Intents>(&key).map(drop)) {
+    if clean
+        && let Err(error) = shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&key).map(drop))
+    {
         tracing::error!(container = id, error = %error.chain(), "cannot record that its mounts are gone");
     }
 }
 
-async fn unmount_volume(shared: &Shared, ns: &str, id: &str, volume: &str, driver: &str) -> Result<()> {
+async fn unmount_volume(
+    shared: &Shared,
+    ns: &str,
+    id: &str,
+    volume: &str,
+    driver: &str,
+) -> Result<()> {
     if driver != LOCAL {
-        return shared.volumes.plugins.get(driver).await?.unmount(volume, id).await;
+        return shared
+            .volumes
+            .plugins
+            .get(driver)
+            .await?
+            .unmount(volume, id)
+            .await;
     }
     let key = (ns.to_owned(), volume.to_owned());
     let turn = shared.volumes.turn(&key).await?;
@@ -340,9 +453,14 @@ async fn unmount_volume(shared: &Shared, ns: &str, id: &str, volume: &str, drive
         let _turn = turn;
         local::unmount(&data)
     });
-    tokio::time::timeout(within(shared), work).await.map_err(|_| {
-        Error::new(Kind::DeadlineExceeded, format!("unmounting did not end within {:?}", within(shared)))
-    })?
+    tokio::time::timeout(within(shared), work)
+        .await
+        .map_err(|_| {
+            Error::new(
+                Kind::DeadlineExceeded,
+                format!("unmounting did not end within {:?}", within(shared)),
+            )
+        })?
 }
 
 /// Detaches a container's own places and removes them. Never with what is in
@@ -350,7 +468,8 @@ async fn unmount_volume(shared: &Shared, ns: &str, id: &str, volume: &str, drive
 async fn clear_spots(state: &Path, ns: &str, id: &str) -> Result<()> {
     let dir = place::mounts(state, ns, id);
     blocking(move || {
-        let failed = |path: &Path, error| Error::io(format!("cannot remove {}", path.display()), error);
+        let failed =
+            |path: &Path, error| Error::io(format!("cannot remove {}", path.display()), error);
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

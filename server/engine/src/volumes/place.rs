@@ -16,7 +16,11 @@ pub(super) const COPY: &str = "volume.json";
 /// The directories of all volumes of a namespace.
 pub(super) fn top(root: &Path, ns: &str) -> PathBuf {
     let all = root.join("volumes");
-    if ns == DEFAULT_NAMESPACE { all } else { all.join(format!("@{ns}")) }
+    if ns == DEFAULT_NAMESPACE {
+        all
+    } else {
+        all.join(format!("@{ns}"))
+    }
 }
 
 /// A local volume's directory.
@@ -38,7 +42,10 @@ pub(super) fn filling(root: &Path, ns: &str, name: &str) -> PathBuf {
 pub(super) fn namespaces(root: &Path) -> Vec<(String, PathBuf)> {
     let mut found = vec![(DEFAULT_NAMESPACE.to_owned(), top(root, DEFAULT_NAMESPACE))];
     for name in directories(&root.join("volumes")) {
-        if let Some(ns) = name.strip_prefix('@').filter(|ns| crate::names::check_namespace(ns).is_ok()) {
+        if let Some(ns) = name
+            .strip_prefix('@')
+            .filter(|ns| crate::names::check_namespace(ns).is_ok())
+        {
             found.push((ns.to_owned(), top(root, ns)));
         }
     }

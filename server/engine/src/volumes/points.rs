@@ -2,7 +2,10 @@
 
 use davit_store::{
     options::Mount,
-    table::{Volumes, container::{ContainerMount, ContainerRecord}},
+    table::{
+        Volumes,
+        container::{ContainerMount, ContainerRecord},
+    },
 };
 
 use super::{LOCAL, list, place};
@@ -62,15 +65,25 @@ fn plan(point: &ContainerMount) -> PlannedMount {
         ..Default::default()
     };
     if point.anonymous {
-        request.volume_labels.insert(super::ANONYMOUS.to_owned(), String::new());
+        request
+            .volume_labels
+            .insert(super::ANONYMOUS.to_owned(), String::new());
     }
     let source = match point.kind.as_str() {
-        "bind" => PlannedSource::Bind { path: point.source.clone().into(), create: point.create_source },
+        "bind" => PlannedSource::Bind {
+            path: point.source.clone().into(),
+            create: point.create_source,
+        },
         "volume" => {
             request.source.clone_from(&point.volume);
-            PlannedSource::Volume { name: Some(point.volume.clone()), request: Box::new(request) }
+            PlannedSource::Volume {
+                name: Some(point.volume.clone()),
+                request: Box::new(request),
+            }
         }
-        "image" => PlannedSource::Image { request: Box::new(request) },
+        "image" => PlannedSource::Image {
+            request: Box::new(request),
+        },
         _ => PlannedSource::Tmpfs,
     };
     PlannedMount {
@@ -87,7 +100,9 @@ fn plan(point: &ContainerMount) -> PlannedMount {
 
 /// The mounts of a container that exists.
 pub(crate) fn planned(shared: &Shared, record: &ContainerRecord) -> Result<Vec<PlannedMount>> {
-    let Some(details) = record.details.as_deref() else { return Ok(Vec::new()) };
+    let Some(details) = record.details.as_deref() else {
+        return Ok(Vec::new());
+    };
     if !details.mounts.is_empty() {
         return Ok(details.mounts.iter().map(plan).collect());
     }
@@ -97,26 +112,41 @@ pub(crate) fn planned(shared: &Shared, record: &ContainerRecord) -> Result<Vec<P
     }
     // Made before mounts were recorded, when there were no volumes.
     let mut planned = spec::plan(&shared.inputs(&record.id, options, &details.config))?.mounts;
-    planned.retain(|mount| matches!(mount.source, PlannedSource::Bind { .. } | PlannedSource::Tmpfs));
+    planned.retain(|mount| {
+        matches!(
+            mount.source,
+            PlannedSource::Bind { .. } | PlannedSource::Tmpfs
+        )
+    });
     Ok(planned)
 }
 
 /// The mounts of a container as inspect shows them.
 pub(crate) fn points(shared: &Shared, ns: &str, record: &ContainerRecord) -> Vec<MountPoint> {
-    let recorded = record.details.as_deref().map(|details| details.mounts.as_slice()).unwrap_or_default();
+    let recorded = record
+        .details
+        .as_deref()
+        .map(|details| details.mounts.as_slice())
+        .unwrap_or_default();
     if recorded.is_empty() {
         // What can't be planned was right at Create; the host has changed since.
         let planned = planned(shared, record).unwrap_or_default();
-        return planned.iter().map(|mount| point(shared, ns, &self::record(mount))).collect();
+        return planned
+            .iter()
+            .map(|mount| point(shared, ns, &self::record(mount)))
+            .collect();
     }
-    recorded.iter().map(|mount| point(shared, ns, mount)).collect()
+    recorded
+        .iter()
+        .map(|mount| point(shared, ns, mount))
+        .collect()
 }
 
 fn point(shared: &Shared, ns: &str, mount: &ContainerMount) -> MountPoint {
     let source = match mount.kind.as_str() {
-        "volume" if mount.driver == LOCAL => {
-            place::data(&shared.config.root, ns, &mount.volume).to_string_lossy().into_owned()
-        }
+        "volume" if mount.driver == LOCAL => place::data(&shared.config.root, ns, &mount.volume)
+            .to_string_lossy()
+            .into_owned(),
         "volume" => match shared.store.get::<Volumes>((ns, mount.volume.as_str())) {
             Ok(Some(volume)) => list::mountpoint(shared, ns, &volume),
             // It is shown without rather than not at all.

@@ -7,26 +7,46 @@ use davit_store::table::Volumes;
 use super::{event, is_plain, list, list::Filters, remove, users::Users};
 use crate::{
     Error, Kind, Result,
-    model::{ListVolumesRequest, Pruned, PruneVolumesRequest},
+    model::{ListVolumesRequest, PruneVolumesRequest, Pruned},
     shared::Shared,
 };
 
 /// See [`super::Volumes::prune`].
-pub(super) async fn prune(shared: &Arc<Shared>, ns: &str, request: PruneVolumesRequest) -> Result<Pruned> {
+pub(super) async fn prune(
+    shared: &Arc<Shared>,
+    ns: &str,
+    request: PruneVolumesRequest,
+) -> Result<Pruned> {
     let filters = Filters::read(&request.filters, &["label", "label!"])?;
     refuse_unknown(shared, ns)?;
-    let all = list::list(shared, ns, ListVolumesRequest::default()).await?.volumes;
+    let all = list::list(shared, ns, ListVolumesRequest::default())
+        .await?
+        .volumes;
     let mut pruned = Pruned::default();
     for volume in all {
-        let wanted = (request.all || volume.anonymous) && volume.containers.is_empty() && filters.pass(&volume);
+        let wanted = (request.all || volume.anonymous)
+            && volume.containers.is_empty()
+            && filters.pass(&volume);
         // What only a plugin knows is not ours to remove.
-        let Some(record) = shared.store.get::<Volumes>((ns, volume.name.as_str()))?.filter(|_| wanted) else {
+        let Some(record) = shared
+            .store
+            .get::<Volumes>((ns, volume.name.as_str()))?
+            .filter(|_| wanted)
+        else {
             continue;
         };
-        if !shared.volumes.held(&(ns.to_owned(), volume.name.clone())).is_empty() {
+        if !shared
+            .volumes
+            .held(&(ns.to_owned(), volume.name.clone()))
+            .is_empty()
+        {
             continue;
         }
-        let size = if is_plain(&record) { list::measure(&volume.mountpoint).await } else { None };
+        let size = if is_plain(&record) {
+            list::measure(&volume.mountpoint).await
+        } else {
+            None
+        };
         if !request.dry_run {
             match remove::remove(shared, ns, &volume.name, false).await {
                 Ok(()) => {}
@@ -71,7 +91,10 @@ mod tests {
     use super::super::list::Filters;
 
     fn filter(key: &str, value: &str) -> Filter {
-        Filter { key: key.to_owned(), value: value.to_owned() }
+        Filter {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }
     }
 
     #[test]
@@ -85,7 +108,11 @@ mod tests {
         let keys = ["dangling", "driver", "label", "label!", "name"];
         let passes = |list: &[Filter]| Filters::read(list, &keys).unwrap().pass(&volume);
         assert!(passes(&[]));
-        assert!(passes(&[filter("name", "web"), filter("driver", "local"), filter("dangling", "true")]));
+        assert!(passes(&[
+            filter("name", "web"),
+            filter("driver", "local"),
+            filter("dangling", "true")
+        ]));
         assert!(passes(&[filter("name", "x"), filter("name", "data")]));
         assert!(!passes(&[filter("dangling", "0")]));
         assert!(passes(&[filter("label", "a=b"), filter("label", "a")]));

@@ -15,7 +15,9 @@ fn restore_lost(shared: &Shared) -> Result<()> {
     for (ns, top) in place::namespaces(&shared.config.root) {
         for name in place::directories(&top) {
             let unfit = name.starts_with(['.', '@']) || spec::volume_name(&name).is_err();
-            let open = shared.store.contains::<Intents>(&create::intent_id(&ns, &name))?;
+            let open = shared
+                .store
+                .contains::<Intents>(&create::intent_id(&ns, &name))?;
             if unfit || open || shared.store.contains::<Volumes>((&ns, &name))? {
                 continue;
             }
@@ -25,7 +27,9 @@ fn restore_lost(shared: &Shared) -> Result<()> {
             }
             let record = from_copy(&dir, &name);
             tracing::warn!(ns, name, "a volume was found on disk and recorded again");
-            shared.store.transaction(|tx| tx.insert::<Volumes>((&ns, &name), &record))?;
+            shared
+                .store
+                .transaction(|tx| tx.insert::<Volumes>((&ns, &name), &record))?;
         }
     }
     Ok(())
@@ -34,12 +38,14 @@ fn restore_lost(shared: &Shared) -> Result<()> {
 fn from_copy(dir: &Path, name: &str) -> VolumeRecord {
     let copy = fs::read(dir.join(place::COPY)).ok();
     let record = copy.and_then(|bytes| serde_json::from_slice::<VolumeRecord>(&bytes).ok());
-    record.filter(|record| record.name == name && record.driver == LOCAL).unwrap_or_else(|| VolumeRecord {
-        name: name.to_owned(),
-        driver: LOCAL.to_owned(),
-        created_at: Timestamp::now(),
-        ..Default::default()
-    })
+    record
+        .filter(|record| record.name == name && record.driver == LOCAL)
+        .unwrap_or_else(|| VolumeRecord {
+            name: name.to_owned(),
+            driver: LOCAL.to_owned(),
+            created_at: Timestamp::now(),
+            ..Default::default()
+        })
 }
 
 /// Finishes the intents about volumes, once it is known which containers run.
@@ -52,7 +58,12 @@ pub(crate) async fn recover(shared: &Arc<Shared>) {
     match shared.store.scan::<Intents>(()) {
         Ok(intents) => {
             // Removals last: a filling that is undone is one thing less to remove.
-            for kind in [create::INTENT, fill::INTENT, mounting::INTENT, remove::INTENT] {
+            for kind in [
+                create::INTENT,
+                fill::INTENT,
+                mounting::INTENT,
+                remove::INTENT,
+            ] {
                 let of_kind = intents.iter().filter(|(_, intent)| intent.kind == kind);
                 let ends = of_kind.map(|(_, intent)| end(shared, intent.clone()));
                 futures::future::join_all(ends).await;
@@ -93,8 +104,14 @@ async fn end(shared: &Arc<Shared>, intent: IntentRecord) {
         Ok(Ok(Err(error))) => {
             tracing::warn!(intent = id, error = %error.chain(), "cannot end it; the next start tries again");
         }
-        Ok(Err(panic)) => tracing::error!(intent = id, error = %panic, "the recovery of a volume panicked; this is a bug"),
-        Err(_) => tracing::warn!(intent = id, kind, "its end takes long and goes on in the background"),
+        Ok(Err(panic)) => {
+            tracing::error!(intent = id, error = %panic, "the recovery of a volume panicked; this is a bug")
+        }
+        Err(_) => tracing::warn!(
+            intent = id,
+            kind,
+            "its end takes long and goes on in the background"
+        ),
     }
 }
 
@@ -104,15 +121,18 @@ async fn end_one(shared: &Shared, intent: &IntentRecord) -> Result<()> {
         create::INTENT => end_create(shared, intent).await,
         fill::INTENT => fill::recover(shared, intent).await,
         mounting::INTENT => {
-            let runs = shared.index.find(ns, object).is_ok_and(|handle| handle.now().run.is_some());
+            let runs = shared
+                .index
+                .find(ns, object)
+                .is_ok_and(|handle| handle.now().run.is_some());
             if !runs {
                 mounting::release(shared, ns, object).await;
             }
             Ok(())
         }
-        _ if remove::is_used(shared, ns, object)? => {
-            shared.store.transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop))
-        }
+        _ if remove::is_used(shared, ns, object)? => shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop)),
         _ => remove::finish_intent(shared, ns, object).await,
     }
 }
@@ -121,21 +141,34 @@ async fn end_one(shared: &Shared, intent: &IntentRecord) -> Result<()> {
 /// when the plugin has made it: undoing could delete what another host wrote.
 async fn end_create(shared: &Shared, intent: &IntentRecord) -> Result<()> {
     let (ns, name) = (intent.namespace.as_str(), intent.object.as_str());
-    let record = intent.data.get("record").and_then(|text| serde_json::from_str::<VolumeRecord>(text).ok());
+    let record = intent
+        .data
+        .get("record")
+        .and_then(|text| serde_json::from_str::<VolumeRecord>(text).ok());
     let Some(mut record) = record.filter(|record| record.driver != LOCAL) else {
         return create::undo_local(shared, ns, name).await;
     };
-    let asked = async { shared.volumes.plugins.get(&record.driver).await?.get(name).await };
+    let asked = async {
+        shared
+            .volumes
+            .plugins
+            .get(&record.driver)
+            .await?
+            .get(name)
+            .await
+    };
     match asked.await {
         Ok(Some(known)) => {
             record.mountpoint = known.mountpoint;
             create::record(shared, ns, &record)
         }
-        Ok(None) => shared.store.transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop)),
+        Ok(None) => shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop)),
         // The plugin itself is gone, and the volume is not ours to look for.
-        Err(error) if error.kind() == Kind::NotFound => {
-            shared.store.transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop))
-        }
+        Err(error) if error.kind() == Kind::NotFound => shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&intent.id).map(drop)),
         Err(error) => Err(error),
     }
 }
@@ -143,7 +176,10 @@ async fn end_create(shared: &Shared, intent: &IntentRecord) -> Result<()> {
 /// Deletes, in the background, data of volumes whose record is gone.
 fn sweep(shared: &Arc<Shared>) {
     for (_, top) in place::namespaces(&shared.config.root) {
-        for name in place::directories(&top).into_iter().filter(|name| name.starts_with(place::GONE)) {
+        for name in place::directories(&top)
+            .into_iter()
+            .filter(|name| name.starts_with(place::GONE))
+        {
             let dir = top.join(name);
             tokio::spawn(async move {
                 if let Err(error) = remove::erase(dir).await {

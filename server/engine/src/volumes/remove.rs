@@ -14,7 +14,9 @@ use davit_store::{
 };
 use jiff::Timestamp;
 
-use super::{LOCAL, blocking, create, event, list, local, place, settle::Settled, users, users::Users};
+use super::{
+    LOCAL, blocking, create, event, list, local, place, settle::Settled, users, users::Users,
+};
 use crate::{Error, Kind, Result, shared::Shared};
 
 /// Kind of the intent to remove a volume.
@@ -46,7 +48,11 @@ async fn remove_in_turn(shared: &Shared, ns: &str, name: &str, force: bool) -> R
     }
     let _turn = shared.volumes.turn(&key).await?;
     let Some(record) = shared.store.get::<Volumes>(&key)? else {
-        return if force { Ok(()) } else { Err(list::missing(name)) };
+        return if force {
+            Ok(())
+        } else {
+            Err(list::missing(name))
+        };
     };
     shared.store.transaction(|tx| {
         // Who is being made is known before it is stored, so in this order.
@@ -59,7 +65,9 @@ async fn remove_in_turn(shared: &Shared, ns: &str, name: &str, force: bool) -> R
     fail::fail_point!("engine.volume.remove.after-intent");
     let removed = finish(shared, ns, &record, force).await;
     if removed.is_err() && shared.store.contains::<Volumes>(&key)? {
-        shared.store.transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))?;
+        shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))?;
     }
     removed.map_err(|error| error.context(format!("remove {name}")))
 }
@@ -70,7 +78,10 @@ fn refuse_used<'a>(name: &str, users: impl Iterator<Item = &'a String>) -> Resul
     if ids.is_empty() {
         return Ok(());
     }
-    Err(Error::new(Kind::Conflict, format!("remove {name}: volume is in use - [{}]", ids.join(", "))))
+    Err(Error::new(
+        Kind::Conflict,
+        format!("remove {name}: volume is in use - [{}]", ids.join(", ")),
+    ))
 }
 
 fn intend(tx: &Tx<'_>, ns: &str, name: &str) -> Result<()> {
@@ -87,7 +98,12 @@ fn intend(tx: &Tx<'_>, ns: &str, name: &str) -> Result<()> {
 }
 
 /// Does what the intent says; the volume's turn is the caller's.
-pub(super) async fn finish(shared: &Shared, ns: &str, record: &VolumeRecord, force: bool) -> Result<()> {
+pub(super) async fn finish(
+    shared: &Shared,
+    ns: &str,
+    record: &VolumeRecord,
+    force: bool,
+) -> Result<()> {
     let mut aside = None;
     if record.driver == LOCAL {
         let dir = place::of_volume(&shared.config.root, ns, &record.name);
@@ -115,7 +131,10 @@ async fn remove_at_plugin(shared: &Shared, record: &VolumeRecord) -> Result<()> 
     let plugin = shared.volumes.plugins.get(&record.driver).await?;
     match plugin.remove(&record.name).await {
         // It may have gone with the last daemon's try, or behind our back.
-        Err(error) if error.kind() == Kind::Internal && matches!(plugin.get(&record.name).await, Ok(None)) => {
+        Err(error)
+            if error.kind() == Kind::Internal
+                && matches!(plugin.get(&record.name).await, Ok(None)) =>
+        {
             tracing::debug!(volume = record.name, error = %error.chain(), "the plugin has no such volume");
             Ok(())
         }
@@ -137,7 +156,9 @@ fn put_aside(dir: &Path) -> Result<Option<PathBuf>> {
     }
     // A power cut must not bring back a volume whose record is gone.
     if let Some(top) = dir.parent() {
-        fs::File::open(top).and_then(|top| top.sync_all()).map_err(failed)?;
+        fs::File::open(top)
+            .and_then(|top| top.sync_all())
+            .map_err(failed)?;
     }
     Ok(Some(aside))
 }
@@ -159,9 +180,13 @@ pub(super) async fn erase(dir: PathBuf) -> Result<()> {
     blocking(move || {
         refuse_mounts(&dir)?;
         let failed = |error| Error::io(format!("cannot remove {}", dir.display()), error);
-        let (Some(top), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+        let (Some(top), Some(name)) = (dir.parent(), dir.file_name()) else {
+            return Ok(());
+        };
         match fs::File::open(top) {
-            Ok(top) => davit_images::tarball::remove_tree(top.as_fd(), name.as_bytes()).map_err(failed),
+            Ok(top) => {
+                davit_images::tarball::remove_tree(top.as_fd(), name.as_bytes()).map_err(failed)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed(error)),
         }
@@ -171,8 +196,17 @@ pub(super) async fn erase(dir: PathBuf) -> Result<()> {
 
 /// Within the transaction that forgets a container: its anonymous volumes that
 /// nobody else has are to go, too.
-pub(crate) fn doom(shared: &Shared, tx: &Tx<'_>, ns: &str, container: &ContainerRecord) -> Result<Vec<String>> {
-    let Some(details) = container.details.as_deref().filter(|details| details.remove_volumes) else {
+pub(crate) fn doom(
+    shared: &Shared,
+    tx: &Tx<'_>,
+    ns: &str,
+    container: &ContainerRecord,
+) -> Result<Vec<String>> {
+    let Some(details) = container
+        .details
+        .as_deref()
+        .filter(|details| details.remove_volumes)
+    else {
         return Ok(Vec::new());
     };
     let anonymous: Vec<&str> = details
@@ -188,7 +222,10 @@ pub(crate) fn doom(shared: &Shared, tx: &Tx<'_>, ns: &str, container: &Container
     let users = Users::read(shared, ns)?;
     for name in anonymous {
         let held = shared.volumes.held(&(ns.to_owned(), name.to_owned()));
-        let others = held.iter().chain(users.of(name)).any(|id| *id != container.id);
+        let others = held
+            .iter()
+            .chain(users.of(name))
+            .any(|id| *id != container.id);
         if !others && tx.contains::<Volumes>((ns, name))? {
             intend(tx, ns, name)?;
             doomed.push(name.to_owned());
@@ -213,7 +250,9 @@ pub(super) async fn finish_intent(shared: &Shared, ns: &str, name: &str) -> Resu
     let _turn = shared.volumes.turn(&key).await?;
     match shared.store.get::<Volumes>(&key)? {
         Some(record) => finish(shared, ns, &record, false).await,
-        None => shared.store.transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop)),
+        None => shared
+            .store
+            .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop)),
     }
 }
 
@@ -223,7 +262,9 @@ pub(crate) async fn undo_created(shared: &Shared, ns: &str, container: &str, nam
         let undone = async {
             let key = (ns.to_owned(), name.to_owned());
             let _turn = shared.volumes.turn(&key).await?;
-            let Some(record) = shared.store.get::<Volumes>(&key)? else { return Ok(()) };
+            let Some(record) = shared.store.get::<Volumes>(&key)? else {
+                return Ok(());
+            };
             let doomed = shared.store.transaction(|tx| {
                 let held = shared.volumes.held(&key);
                 let users = Users::read(shared, ns)?;
@@ -233,7 +274,11 @@ pub(crate) async fn undo_created(shared: &Shared, ns: &str, container: &str, nam
                 }
                 intend(tx, ns, name).map(|()| true)
             })?;
-            if doomed { finish(shared, ns, &record, false).await } else { Ok(()) }
+            if doomed {
+                finish(shared, ns, &record, false).await
+            } else {
+                Ok(())
+            }
         };
         if let Err(error) = undone.await {
             tracing::warn!(volume = name, error = %error.chain(), "a volume of a container that was not made is left");
@@ -244,9 +289,11 @@ pub(crate) async fn undo_created(shared: &Shared, ns: &str, container: &str, nam
 /// Whether a stored container has the volume; for recovery.
 pub(super) fn is_used(shared: &Shared, ns: &str, name: &str) -> Result<bool> {
     let containers = shared.store.scan_each::<Containers>(ns)?;
-    Ok(containers
-        .iter()
-        .any(|(_, record)| record.as_ref().is_ok_and(|record| users::volumes(record).any(|volume| volume == name))))
+    Ok(containers.iter().any(|(_, record)| {
+        record
+            .as_ref()
+            .is_ok_and(|record| users::volumes(record).any(|volume| volume == name))
+    }))
 }
 
 impl Settled {

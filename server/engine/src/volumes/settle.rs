@@ -50,9 +50,19 @@ pub(crate) async fn settle(
             PlannedSource::Bind { .. } | PlannedSource::Tmpfs => {}
             PlannedSource::Volume { name, request } => {
                 let driver = first(&request.volume_driver, &options.volume_driver);
-                let volume = Wanted { shared, ns, id, driver, request };
+                let volume = Wanted {
+                    shared,
+                    ns,
+                    id,
+                    driver,
+                    request,
+                };
                 match name {
-                    Some(name) => volume.named(name, &mut settled, &mut point, warnings).await?,
+                    Some(name) => {
+                        volume
+                            .named(name, &mut settled, &mut point, warnings)
+                            .await?
+                    }
                     None => volume.anonymous(&mut settled, &mut point),
                 }
             }
@@ -66,7 +76,9 @@ pub(crate) async fn settle(
                     )),
                     _ => error,
                 })?;
-                op.hold(davit_images::Resource::Blob(davit_images::Digest::parse(&image.manifest.digest)?));
+                op.hold(davit_images::Resource::Blob(davit_images::Digest::parse(
+                    &image.manifest.digest,
+                )?));
                 point.snapshot_key = format!("{id}-image-{}", settled.views.len());
                 settled.views.push((point.snapshot_key.clone(), image));
             }
@@ -79,12 +91,18 @@ pub(crate) async fn settle(
 /// Within the transaction that stores a container: its volumes are all there
 /// and nobody is removing one.
 pub(crate) fn still_there(tx: &Tx<'_>, ns: &str, mounts: &[ContainerMount]) -> Result<()> {
-    for name in mounts.iter().map(|mount| mount.volume.as_str()).filter(|name| !name.is_empty()) {
+    for name in mounts
+        .iter()
+        .map(|mount| mount.volume.as_str())
+        .filter(|name| !name.is_empty())
+    {
         let going = tx.contains::<Intents>(&remove::intent_id(ns, name))?;
         if going || !tx.contains::<Volumes>((ns, name))? {
             return Err(Error::new(
                 Kind::Conflict,
-                format!("volume {name} was removed while a container with it was being made; try again"),
+                format!(
+                    "volume {name} was removed while a container with it was being made; try again"
+                ),
             ));
         }
     }
@@ -113,9 +131,17 @@ impl Wanted<'_> {
         point: &mut ContainerMount,
         warnings: &mut Vec<String>,
     ) -> Result<()> {
-        let Self { shared, ns, id, request, .. } = *self;
+        let Self {
+            shared,
+            ns,
+            id,
+            request,
+            ..
+        } = *self;
         point.volume = name.to_owned();
-        settled._holds.push(shared.volumes.hold((ns.to_owned(), name.to_owned()), id));
+        settled
+            ._holds
+            .push(shared.volumes.hold((ns.to_owned(), name.to_owned()), id));
         if let Some(there) = settled.make.iter().find(|new| new.name == name) {
             point.driver.clone_from(&there.driver);
             return Ok(());
@@ -161,7 +187,11 @@ impl Wanted<'_> {
         let driver = first(&self.driver, LOCAL);
         point.volume.clone_from(&name);
         point.driver.clone_from(&driver);
-        settled._holds.push(self.shared.volumes.hold((self.ns.to_owned(), name.clone()), self.id));
+        settled._holds.push(
+            self.shared
+                .volumes
+                .hold((self.ns.to_owned(), name.clone()), self.id),
+        );
         settled.make.push(VolumeRecord {
             name,
             driver,
@@ -175,13 +205,21 @@ impl Wanted<'_> {
 /// The volume that may have been meant.
 fn near(shared: &Shared, ns: &str, name: &str) -> Result<Option<String>> {
     let all = shared.store.scan::<Volumes>(ns)?;
-    let named = all.iter().filter(|(_, record)| !super::is_anonymous(record));
+    let named = all
+        .iter()
+        .filter(|(_, record)| !super::is_anonymous(record));
     Ok(name::closest(name, named.map(|((_, name), _)| name.as_str())).map(str::to_owned))
 }
 
 fn refusal(name: &str, near: Option<&str>, asked: bool) -> Error {
-    let why = if asked { "the mount says that it must exist" } else { "volumes.auto_create is off" };
-    let hint = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    let why = if asked {
+        "the mount says that it must exist"
+    } else {
+        "volumes.auto_create is off"
+    };
+    let hint = near
+        .map(|near| format!("did you mean `{near}`? "))
+        .unwrap_or_default();
     Error::not_found(format!(
         "no such volume: `{name}`; {hint}It is not made on the way, since {why}: make it with `davit volume create {name}`"
     ))
@@ -193,10 +231,17 @@ fn inherited(shared: &Shared, ns: &str, from: &[String]) -> Result<Vec<PlannedMo
     for spec in from {
         let (container, mode) = spec.split_once(':').unwrap_or((spec, ""));
         if container.is_empty() {
-            return Err(Error::invalid(format!("invalid volumes-from specification: '{spec}'; give a container[:ro|rw]")));
+            return Err(Error::invalid(format!(
+                "invalid volumes-from specification: '{spec}'; give a container[:ro|rw]"
+            )));
         }
-        if !mode.split(',').all(|word| matches!(word, "" | "ro" | "rw" | "z" | "Z")) {
-            return Err(Error::invalid(format!("invalid mode for volumes-from: {mode}")));
+        if !mode
+            .split(',')
+            .all(|word| matches!(word, "" | "ro" | "rw" | "z" | "Z"))
+        {
+            return Err(Error::invalid(format!(
+                "invalid mode for volumes-from: {mode}"
+            )));
         }
         let read_only = mode.split(',').any(|word| word == "ro");
         let donor = shared.index.find(ns, container)?.now();
@@ -216,7 +261,11 @@ fn inherited(shared: &Shared, ns: &str, from: &[String]) -> Result<Vec<PlannedMo
 /// What the caller mounts comes before what others have, and that before
 /// volumes that nobody asked for.
 fn join(planned: Vec<PlannedMount>, mut inherited: Vec<PlannedMount>) -> Vec<PlannedMount> {
-    inherited.retain(|theirs| !planned.iter().any(|own| !own.implicit && own.target == theirs.target));
+    inherited.retain(|theirs| {
+        !planned
+            .iter()
+            .any(|own| !own.implicit && own.target == theirs.target)
+    });
     let mut all: Vec<PlannedMount> = planned
         .into_iter()
         .filter(|own| !inherited.iter().any(|theirs| theirs.target == own.target))
@@ -232,7 +281,10 @@ mod tests {
     fn mount(target: &str, name: Option<&str>, implicit: bool) -> PlannedMount {
         PlannedMount {
             target: target.to_owned(),
-            source: PlannedSource::Volume { name: name.map(str::to_owned), request: Box::default() },
+            source: PlannedSource::Volume {
+                name: name.map(str::to_owned),
+                request: Box::default(),
+            },
             read_only: false,
             propagation: String::new(),
             mode: String::new(),
@@ -244,8 +296,15 @@ mod tests {
 
     #[test]
     fn who_comes_first_at_a_place() {
-        let own = vec![mount("/a", Some("own"), false), mount("/b", None, true), mount("/c", None, true)];
-        let theirs = vec![mount("/a", Some("theirs"), false), mount("/b", Some("theirs"), false)];
+        let own = vec![
+            mount("/a", Some("own"), false),
+            mount("/b", None, true),
+            mount("/c", None, true),
+        ];
+        let theirs = vec![
+            mount("/a", Some("theirs"), false),
+            mount("/b", Some("theirs"), false),
+        ];
         let names: Vec<_> = join(own, theirs)
             .into_iter()
             .map(|mount| match mount.source {
@@ -253,13 +312,18 @@ mod tests {
                 _ => unreachable!("volumes only"),
             })
             .collect();
-        let expected = [("/a", "own"), ("/c", ""), ("/b", "theirs")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let expected = [("/a", "own"), ("/c", ""), ("/b", "theirs")]
+            .map(|(a, b)| (a.to_owned(), b.to_owned()));
         assert_eq!(names, expected);
     }
 
     #[test]
     fn a_refusal_says_what_to_do() {
         let text = refusal("web_volum", Some("web_volume"), false).to_string();
-        assert!(text.contains("did you mean `web_volume`?") && text.contains("davit volume create web_volum"), "{text}");
+        assert!(
+            text.contains("did you mean `web_volume`?")
+                && text.contains("davit volume create web_volum"),
+            "{text}"
+        );
     }
 }

@@ -73,8 +73,15 @@ impl State {
 
     /// Keeps a volume from being removed while `container` is being made.
     pub(super) fn hold(self: &Arc<Self>, key: Key, container: &str) -> Hold {
-        lock(&self.held).entry(key.clone()).or_default().push(container.to_owned());
-        Hold { state: Arc::clone(self), key, container: container.to_owned() }
+        lock(&self.held)
+            .entry(key.clone())
+            .or_default()
+            .push(container.to_owned());
+        Hold {
+            state: Arc::clone(self),
+            key,
+            container: container.to_owned(),
+        }
     }
 
     /// Containers that are being made with a volume.
@@ -84,13 +91,18 @@ impl State {
 
     /// Notes that a container has a volume mounted.
     pub(super) fn used(&self, key: &Key, container: &str) {
-        lock(&self.users).entry(key.clone()).or_default().insert(container.to_owned());
+        lock(&self.users)
+            .entry(key.clone())
+            .or_default()
+            .insert(container.to_owned());
     }
 
     /// Notes that it has no more; true when nobody has.
     pub(super) fn unused(&self, key: &Key, container: &str) -> bool {
         let mut users = lock(&self.users);
-        let Some(of_volume) = users.get_mut(key) else { return true };
+        let Some(of_volume) = users.get_mut(key) else {
+            return true;
+        };
         of_volume.remove(container);
         let last = of_volume.is_empty();
         if last {

@@ -36,7 +36,10 @@ impl Users {
 
     /// Ids of the containers that have a volume.
     pub(super) fn of(&self, volume: &str) -> &[String] {
-        self.by_volume.get(volume).map(Vec::as_slice).unwrap_or_default()
+        self.by_volume
+            .get(volume)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 }
 
@@ -44,5 +47,7 @@ impl Users {
 pub(super) fn volumes(record: &ContainerRecord) -> impl Iterator<Item = &str> {
     let details = record.details.as_deref();
     let mounts = details.into_iter().flat_map(|details| &details.mounts);
-    mounts.map(|mount| mount.volume.as_str()).filter(|name| !name.is_empty())
+    mounts
+        .map(|mount| mount.volume.as_str())
+        .filter(|name| !name.is_empty())
 }

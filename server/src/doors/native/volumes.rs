@@ -14,7 +14,12 @@ impl Volumes for Native {
     ) -> Result<Response<v1::CreateVolumeResponse>, Status> {
         let ns = namespace::of(&request)?;
         let create = from_create_volume(request.into_inner());
-        let made = self.engine.volumes().create(&ns, create).await.map_err(status)?;
+        let made = self
+            .engine
+            .volumes()
+            .create(&ns, create)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::CreateVolumeResponse {
             volume: Some(to_volume(made.volume)),
             created: made.created,
@@ -28,8 +33,12 @@ impl Volumes for Native {
     ) -> Result<Response<v1::Volume>, Status> {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
-        let volume =
-            self.engine.volumes().get(&ns, &request.name, request.size).await.map_err(status)?;
+        let volume = self
+            .engine
+            .volumes()
+            .get(&ns, &request.name, request.size)
+            .await
+            .map_err(status)?;
         Ok(Response::new(to_volume(volume)))
     }
 
@@ -43,7 +52,12 @@ impl Volumes for Native {
             filters: from_filters(request.filters),
             size: request.size,
         };
-        let found = self.engine.volumes().list(&ns, list).await.map_err(status)?;
+        let found = self
+            .engine
+            .volumes()
+            .list(&ns, list)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::ListVolumesResponse {
             volumes: found.volumes.into_iter().map(to_volume).collect(),
             warnings: found.warnings,
@@ -56,7 +70,11 @@ impl Volumes for Native {
     ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
-        self.engine.volumes().remove(&ns, &request.name, request.force).await.map_err(status)?;
+        self.engine
+            .volumes()
+            .remove(&ns, &request.name, request.force)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::RemoveVolumeResponse {}))
     }
 
@@ -71,7 +89,12 @@ impl Volumes for Native {
             dry_run: request.dry_run,
             filters: from_filters(request.filters),
         };
-        let pruned = self.engine.volumes().prune(&ns, prune).await.map_err(status)?;
+        let pruned = self
+            .engine
+            .volumes()
+            .prune(&ns, prune)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::PruneResponse {
             removed: pruned.removed,
             space_reclaimed: pruned.space_reclaimed,

@@ -133,7 +133,11 @@ pub(crate) async fn system(context: &Context, args: SystemArgs) -> Outcome {
         let mut bytes = containers(context, &args.common).await?;
         if args.volumes {
             // Volumes have no "until".
-            let filters = args.common.filter.iter().filter(|filter| filter.key != "until");
+            let filters = args
+                .common
+                .filter
+                .iter()
+                .filter(|filter| filter.key != "until");
             bytes += volumes(context, false, filters.cloned().collect(), &args.common).await?;
         }
         bytes += images(context, args.all, &args.common).await?;

@@ -29,8 +29,17 @@ pub(crate) async fn df(context: &Context, args: DfArgs) -> Outcome {
         .await?
         .into_inner();
     let images = usage.images.unwrap_or_default();
-    let list = v1::ListVolumesRequest { filters: Vec::new(), size: true };
-    let volumes = context.client.volumes().list(list).await?.into_inner().volumes;
+    let list = v1::ListVolumesRequest {
+        filters: Vec::new(),
+        size: true,
+    };
+    let volumes = context
+        .client
+        .volumes()
+        .list(list)
+        .await?
+        .into_inner()
+        .volumes;
     let bytes = |volumes: &mut dyn Iterator<Item = &v1::Volume>| -> i64 {
         volumes.map(|volume| volume.size.max(0)).sum()
     };

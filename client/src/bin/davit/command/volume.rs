@@ -34,7 +34,9 @@ pub(crate) struct CreateArgs {
 }
 
 pub(crate) async fn create(context: &Context, args: CreateArgs) -> Outcome {
-    let pairs = |list: &[String]| -> HashMap<String, String> { list.iter().map(|text| pair(text)).collect() };
+    let pairs = |list: &[String]| -> HashMap<String, String> {
+        list.iter().map(|text| pair(text)).collect()
+    };
     let request = v1::CreateVolumeRequest {
         name: args.name.unwrap_or_default(),
         driver: args.driver,
@@ -64,7 +66,10 @@ pub(crate) struct LsArgs {
 }
 
 pub(crate) async fn ls(context: &Context, args: LsArgs) -> Outcome {
-    let request = v1::ListVolumesRequest { filters: args.filter, size: args.size };
+    let request = v1::ListVolumesRequest {
+        filters: args.filter,
+        size: args.size,
+    };
     let found = context.client.volumes().list(request).await?.into_inner();
     found.warnings.iter().for_each(|text| warn(text));
     if args.quiet {
@@ -86,14 +91,22 @@ pub(crate) async fn ls(context: &Context, args: LsArgs) -> Outcome {
     }
     let mut table = Table::new(&header);
     for row in rows {
-        table.row(keys.iter().map(|key| row[key].as_str().unwrap_or_default().to_owned()).collect());
+        table.row(
+            keys.iter()
+                .map(|key| row[key].as_str().unwrap_or_default().to_owned())
+                .collect(),
+        );
     }
     write_all(table.to_string().as_bytes())?;
     Ok(0)
 }
 
 fn row(volume: &v1::Volume) -> Value {
-    let mut labels: Vec<String> = volume.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut labels: Vec<String> = volume
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     labels.sort();
     json!({
         "Availability": "N/A",
@@ -124,9 +137,16 @@ pub(crate) struct InspectArgs {
 pub(crate) async fn inspect(context: &Context, args: InspectArgs) -> Outcome {
     let mut results: Vec<Outcome<Value>> = Vec::new();
     for name in &args.volumes {
-        let request = v1::GetVolumeRequest { name: name.clone(), size: args.size };
+        let request = v1::GetVolumeRequest {
+            name: name.clone(),
+            size: args.size,
+        };
         let found = context.client.volumes().get(request).await;
-        results.push(found.map(|reply| docker::volume(&reply.into_inner())).map_err(Failure::from));
+        results.push(
+            found
+                .map(|reply| docker::volume(&reply.into_inner()))
+                .map_err(Failure::from),
+        );
     }
     print_objects(results, args.format.as_deref())
 }
@@ -142,7 +162,10 @@ pub(crate) struct RmArgs {
 
 pub(crate) async fn rm(context: &Context, args: RmArgs) -> Outcome {
     each(&args.volumes, async |name| {
-        let request = v1::RemoveVolumeRequest { name: name.clone(), force: args.force };
+        let request = v1::RemoveVolumeRequest {
+            name: name.clone(),
+            force: args.force,
+        };
         context.client.volumes().remove(request).await?;
         line(name)
     })

@@ -241,7 +241,9 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            plan(&options, &[], &mut Vec::new()).unwrap_err().to_string(),
+            plan(&options, &[], &mut Vec::new())
+                .unwrap_err()
+                .to_string(),
             "Duplicate mount point: /x"
         );
     }
@@ -254,7 +256,12 @@ mod tests {
             ..Default::default()
         };
         let mut warnings = Vec::new();
-        assert_eq!(plan(&options, &options.volumes, &mut warnings).unwrap().len(), 1);
+        assert_eq!(
+            plan(&options, &options.volumes, &mut warnings)
+                .unwrap()
+                .len(),
+            1
+        );
         assert!(warnings.is_empty(), "{warnings:?}");
     }
 
@@ -269,10 +276,15 @@ mod tests {
         let found: Vec<_> = planned
             .iter()
             .map(|mount| match &mount.source {
-                PlannedSource::Volume { name, .. } => (mount.target.as_str(), name.as_deref(), mount.implicit),
+                PlannedSource::Volume { name, .. } => {
+                    (mount.target.as_str(), name.as_deref(), mount.implicit)
+                }
                 _ => panic!("{mount:?}"),
             })
             .collect();
-        assert_eq!(found, [("/data2", Some("named"), false), ("/data", None, true)]);
+        assert_eq!(
+            found,
+            [("/data2", Some("named"), false), ("/data", None, true)]
+        );
     }
 }

@@ -2,7 +2,8 @@
 //! time, since plugins come and go.
 
 use std::{
-    fmt, fs, io::Read,
+    fmt, fs,
+    io::Read,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
@@ -54,9 +55,17 @@ pub(super) fn find(config: &VolumesConfig, name: &str) -> Result<Option<Found>> 
     if !is_name(name) {
         return Ok(None);
     }
-    let found = |address| Some(Found { name: name.to_owned(), address });
+    let found = |address| {
+        Some(Found {
+            name: name.to_owned(),
+            address,
+        })
+    };
     for dir in &config.plugin_sockets {
-        for path in [dir.join(format!("{name}.sock")), dir.join(name).join(format!("{name}.sock"))] {
+        for path in [
+            dir.join(format!("{name}.sock")),
+            dir.join(name).join(format!("{name}.sock")),
+        ] {
             if is_socket(&path) {
                 return Ok(found(Address::Unix(path)));
             }
@@ -81,9 +90,15 @@ pub(super) fn all(config: &VolumesConfig) -> Vec<Found> {
     for dir in config.plugin_sockets.iter().chain(&config.plugin_specs) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let stem = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or_default();
             let fits = path.is_dir()
-                || matches!(path.extension().and_then(|end| end.to_str()), Some("sock" | "spec" | "json"));
+                || matches!(
+                    path.extension().and_then(|end| end.to_str()),
+                    Some("sock" | "spec" | "json")
+                );
             if fits {
                 names.push(stem.to_owned());
             }
@@ -91,7 +106,10 @@ pub(super) fn all(config: &VolumesConfig) -> Vec<Found> {
     }
     names.sort();
     names.dedup();
-    names.iter().filter_map(|name| find(config, name).ok().flatten()).collect()
+    names
+        .iter()
+        .filter_map(|name| find(config, name).ok().flatten())
+        .collect()
 }
 
 /// A name is a file's: nothing that leads elsewhere.
@@ -99,7 +117,9 @@ fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
         && !name.starts_with('.')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -111,23 +131,33 @@ fn read(path: &Path) -> Result<Address> {
     fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
         .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
-    let invalid = |why: String| Error::invalid(format!("volume plugin's file {}: {why}", path.display()));
+    let invalid =
+        |why: String| Error::invalid(format!("volume plugin's file {}: {why}", path.display()));
     if path.extension().is_some_and(|end| end == "json") {
         let spec: Spec = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         if spec.tls.is_some_and(|tls| !tls.is_null()) {
-            return Err(invalid("TLS is not supported; let the plugin listen on a Unix socket".to_owned()));
+            return Err(invalid(
+                "TLS is not supported; let the plugin listen on a Unix socket".to_owned(),
+            ));
         }
-        return address(&spec.addr).ok_or_else(|| invalid(format!("{:?} is no address", spec.addr)));
+        return address(&spec.addr)
+            .ok_or_else(|| invalid(format!("{:?} is no address", spec.addr)));
     }
     let text = text.trim();
-    address(text).ok_or_else(|| invalid(format!("{text:?} is no address; give unix:///path or tcp://host:port")))
+    address(text).ok_or_else(|| {
+        invalid(format!(
+            "{text:?} is no address; give unix:///path or tcp://host:port"
+        ))
+    })
 }
 
 fn address(text: &str) -> Option<Address> {
     if let Some(path) = text.strip_prefix("unix://") {
         return path.starts_with('/').then(|| Address::Unix(path.into()));
     }
-    let host = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"))?;
+    let host = text
+        .strip_prefix("tcp://")
+        .or_else(|| text.strip_prefix("http://"))?;
     let host = host.trim_end_matches('/');
     (!host.is_empty() && !host.contains('/')).then(|| Address::Tcp(host.to_owned()))
 }
@@ -148,7 +178,11 @@ mod tests {
         let _a = UnixListener::bind(sockets.join("a.sock")).unwrap();
         let _b = UnixListener::bind(sockets.join("nested/nested.sock")).unwrap();
         fs::write(specs.join("c.spec"), "unix:///somewhere/c.sock\n").unwrap();
-        fs::write(specs.join("d.json"), r#"{"Name": "d", "Addr": "tcp://localhost:8080"}"#).unwrap();
+        fs::write(
+            specs.join("d.json"),
+            r#"{"Name": "d", "Addr": "tcp://localhost:8080"}"#,
+        )
+        .unwrap();
         fs::write(specs.join("a.spec"), "tcp://other:1").unwrap();
         fs::write(specs.join("bad.spec"), "nonsense").unwrap();
         let config = VolumesConfig {
@@ -156,7 +190,10 @@ mod tests {
             plugin_specs: vec![specs],
             ..Default::default()
         };
-        let found: Vec<String> = all(&config).iter().map(|found| format!("{} {}", found.name, found.address)).collect();
+        let found: Vec<String> = all(&config)
+            .iter()
+            .map(|found| format!("{} {}", found.name, found.address))
+            .collect();
         let run = sockets.display();
         assert_eq!(
             found,

@@ -19,7 +19,11 @@ const MAX_ANSWER: usize = 8 << 20;
 const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 
 /// Whether the status was 2xx, and the body.
-pub(super) async fn post(address: &Address, method: &str, body: String) -> io::Result<(bool, Bytes)> {
+pub(super) async fn post(
+    address: &Address,
+    method: &str,
+    body: String,
+) -> io::Result<(bool, Bytes)> {
     match address {
         Address::Unix(path) => over(UnixStream::connect(path).await?, method, body).await,
         Address::Tcp(host) => over(TcpStream::connect(host).await?, method, body).await,
@@ -30,8 +34,9 @@ async fn over<S>(stream: S, method: &str, body: String) -> io::Result<(bool, Byt
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     // Ends with this call, whatever becomes of it.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
@@ -41,7 +46,10 @@ where
         .header("Content-Type", MEDIA_TYPE)
         .body(Full::new(Bytes::from(body)))
         .map_err(io::Error::other)?;
-    let reply = sender.send_request(request).await.map_err(io::Error::other)?;
+    let reply = sender
+        .send_request(request)
+        .await
+        .map_err(io::Error::other)?;
     let ok = reply.status().is_success();
     let body = Limited::new(reply.into_body(), MAX_ANSWER);
     let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();

@@ -69,14 +69,20 @@ struct Capabilities {
 
 impl Plugins {
     pub(crate) fn new(config: &VolumesConfig) -> Self {
-        Self { config: config.clone(), activated: Mutex::default(), silent: Mutex::default() }
+        Self {
+            config: config.clone(),
+            activated: Mutex::default(),
+            silent: Mutex::default(),
+        }
     }
 
     /// The plugin called `name`. `NotFound` in docker's words when there is
     /// none, or none that keeps volumes.
     pub(crate) async fn get(&self, name: &str) -> Result<Plugin> {
         let wanted = name.to_owned();
-        let found = self.find(move |config| discovery::find(config, &wanted)).await?;
+        let found = self
+            .find(move |config| discovery::find(config, &wanted))
+            .await?;
         let found = found.ok_or_else(|| {
             Error::not_found(format!(
                 "error looking up volume plugin {name}: plugin \"{name}\" not found; is it running and its socket in {}?",
@@ -90,7 +96,10 @@ impl Plugins {
 
     /// Asks all plugins that answer something, all at once, each for the time
     /// that a list may take. The second part tells who did not answer.
-    pub(crate) async fn ask_all<T, F>(&self, ask: impl Fn(Plugin) -> F) -> (Vec<(String, T)>, Vec<String>)
+    pub(crate) async fn ask_all<T, F>(
+        &self,
+        ask: impl Fn(Plugin) -> F,
+    ) -> (Vec<(String, T)>, Vec<String>)
     where
         F: Future<Output = Result<T>>,
     {
@@ -106,7 +115,8 @@ impl Plugins {
             let asking = ask(plugin.clone());
             async move {
                 if self.is_silent(&name) {
-                    let text = format!("volume plugin {name} did not answer lately and was not asked");
+                    let text =
+                        format!("volume plugin {name} did not answer lately and was not asked");
                     return (name, Err(Error::new(Kind::Unavailable, text)));
                 }
                 let answer = async {
@@ -114,9 +124,14 @@ impl Plugins {
                     asking.await
                 };
                 // One bound over both calls.
-                let answer = tokio::time::timeout(within, answer).await.unwrap_or_else(|_| {
-                    Err(Error::new(Kind::DeadlineExceeded, format!("volume plugin {name} did not answer within {within:?}")))
-                });
+                let answer = tokio::time::timeout(within, answer)
+                    .await
+                    .unwrap_or_else(|_| {
+                        Err(Error::new(
+                            Kind::DeadlineExceeded,
+                            format!("volume plugin {name} did not answer within {within:?}"),
+                        ))
+                    });
                 self.note(&name, &answer);
                 (name, answer)
             }
@@ -133,7 +148,11 @@ impl Plugins {
     }
 
     fn plugin(&self, found: Found) -> Plugin {
-        Plugin { found, timeout: self.config.timeout, list_timeout: self.config.list_timeout }
+        Plugin {
+            found,
+            timeout: self.config.timeout,
+            list_timeout: self.config.list_timeout,
+        }
     }
 
     async fn find<T: Send + 'static>(
@@ -151,7 +170,12 @@ impl Plugins {
             return Ok(());
         }
         let answer = plugin.call("Plugin.Activate", json!({}), within).await?;
-        if !answer.implements.unwrap_or_default().iter().any(|what| what == "VolumeDriver") {
+        if !answer
+            .implements
+            .unwrap_or_default()
+            .iter()
+            .any(|what| what == "VolumeDriver")
+        {
             return Err(Error::not_found(format!(
                 "error looking up volume plugin {0}: plugin \"{0}\" does not keep volumes",
                 plugin.found.name
@@ -162,7 +186,9 @@ impl Plugins {
     }
 
     fn is_silent(&self, name: &str) -> bool {
-        lock(&self.silent).get(name).is_some_and(|since| since.elapsed() < PEACE)
+        lock(&self.silent)
+            .get(name)
+            .is_some_and(|since| since.elapsed() < PEACE)
     }
 
     fn note<T>(&self, name: &str, answer: &Result<T>) {
@@ -180,18 +206,33 @@ impl Plugins {
 
 impl Plugin {
     /// Makes a volume.
-    pub(crate) async fn create(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
-        self.volume("Create", json!({"Name": name, "Opts": options}), self.timeout).await.map(drop)
+    pub(crate) async fn create(
+        &self,
+        name: &str,
+        options: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        self.volume(
+            "Create",
+            json!({"Name": name, "Opts": options}),
+            self.timeout,
+        )
+        .await
+        .map(drop)
     }
 
     /// Deletes a volume.
     pub(crate) async fn remove(&self, name: &str) -> Result<()> {
-        self.volume("Remove", json!({"Name": name}), self.timeout).await.map(drop)
+        self.volume("Remove", json!({"Name": name}), self.timeout)
+            .await
+            .map(drop)
     }
 
     /// What it says of a volume; None when it does not know it.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<PluginVolume>> {
-        match self.call("VolumeDriver.Get", json!({"Name": name}), self.list_timeout).await {
+        match self
+            .call("VolumeDriver.Get", json!({"Name": name}), self.list_timeout)
+            .await
+        {
             Ok(answer) => Ok(answer.volume.filter(|volume| volume.name == name)),
             // The protocol has no code for "there is none".
             Err(error) if error.kind() == Kind::Internal => Ok(None),
@@ -207,12 +248,16 @@ impl Plugin {
 
     /// Mounts a volume for the user `id`; gives its directory.
     pub(crate) async fn mount(&self, name: &str, id: &str) -> Result<String> {
-        let answer = self.volume("Mount", json!({"Name": name, "ID": id}), self.timeout).await?;
+        let answer = self
+            .volume("Mount", json!({"Name": name, "ID": id}), self.timeout)
+            .await?;
         if answer.mountpoint.starts_with('/') {
             return Ok(answer.mountpoint);
         }
         // Older plugins tell by Path only.
-        let answer = self.volume("Path", json!({"Name": name}), self.timeout).await?;
+        let answer = self
+            .volume("Path", json!({"Name": name}), self.timeout)
+            .await?;
         if answer.mountpoint.starts_with('/') {
             return Ok(answer.mountpoint);
         }
@@ -224,18 +269,31 @@ impl Plugin {
 
     /// Takes a user's mount back.
     pub(crate) async fn unmount(&self, name: &str, id: &str) -> Result<()> {
-        self.volume("Unmount", json!({"Name": name, "ID": id}), self.timeout).await.map(drop)
+        self.volume("Unmount", json!({"Name": name, "ID": id}), self.timeout)
+            .await
+            .map(drop)
     }
 
     /// "local" or "global"; "local" when it does not say.
     pub(crate) async fn scope(&self) -> String {
-        let answer = self.call("VolumeDriver.Capabilities", json!({}), self.list_timeout).await;
-        let scope = answer.ok().and_then(|answer| answer.capabilities).unwrap_or_default().scope;
-        if scope.eq_ignore_ascii_case("global") { "global".to_owned() } else { "local".to_owned() }
+        let answer = self
+            .call("VolumeDriver.Capabilities", json!({}), self.list_timeout)
+            .await;
+        let scope = answer
+            .ok()
+            .and_then(|answer| answer.capabilities)
+            .unwrap_or_default()
+            .scope;
+        if scope.eq_ignore_ascii_case("global") {
+            "global".to_owned()
+        } else {
+            "local".to_owned()
+        }
     }
 
     async fn volume(&self, method: &str, body: Value, within: Duration) -> Result<Answer> {
-        self.call(&format!("VolumeDriver.{method}"), body, within).await
+        self.call(&format!("VolumeDriver.{method}"), body, within)
+            .await
     }
 
     /// One call. `Unavailable` when it can't be reached, `DeadlineExceeded`
@@ -248,27 +306,45 @@ impl Plugin {
             Ok(Err(error)) => {
                 return Err(Error::new(
                     Kind::Unavailable,
-                    format!("volume plugin {name} at {} can't be asked for {method}: is it running?", self.found.address),
+                    format!(
+                        "volume plugin {name} at {} can't be asked for {method}: is it running?",
+                        self.found.address
+                    ),
                 )
                 .with_source(error));
             }
             Err(_) => {
                 return Err(Error::new(
                     Kind::DeadlineExceeded,
-                    format!("volume plugin {name} did not answer {method} within {within:?}; see what it waits for"),
+                    format!(
+                        "volume plugin {name} did not answer {method} within {within:?}; see what it waits for"
+                    ),
                 ));
             }
         };
-        let answer: Answer = parse(&bytes).or_else(|error| if ok { Err(error) } else { Ok(Answer::default()) }).map_err(
-            |error| Error::internal(format!("volume plugin {name} answered {method} with no JSON of the protocol")).with_source(error),
-        )?;
+        let answer: Answer = parse(&bytes)
+            .or_else(|error| {
+                if ok {
+                    Err(error)
+                } else {
+                    Ok(Answer::default())
+                }
+            })
+            .map_err(|error| {
+                Error::internal(format!(
+                    "volume plugin {name} answered {method} with no JSON of the protocol"
+                ))
+                .with_source(error)
+            })?;
         if !answer.err.is_empty() {
             return Err(Error::internal(format!("{method}: {}", answer.err)));
         }
         if !ok {
             let text = String::from_utf8_lossy(&bytes);
             let text: String = text.trim().chars().take(256).collect();
-            return Err(Error::internal(format!("{method}: the plugin refused it: {text}")));
+            return Err(Error::internal(format!(
+                "{method}: the plugin refused it: {text}"
+            )));
         }
         Ok(answer)
     }
