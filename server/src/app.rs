@@ -188,8 +188,10 @@ async fn serve(config: Config) -> Result<()> {
         "davitd is ready"
     );
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let tidying = tokio::spawn(crate::memory::tidy());
     wait_for_stop().await?;
     tracing::info!("stopping; containers go on running");
+    tidying.abort();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop.send(true);
     drain(grpc, docker).await;
