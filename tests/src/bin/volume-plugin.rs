@@ -40,7 +40,9 @@ fn main() -> io::Result<()> {
 fn serve(stream: UnixStream, dir: &Path) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
-    reader.read_line(&mut line)?;
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(());
+    }
     let method = line
         .split(' ')
         .nth(1)

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use davit_tests::{Daemon, DaemonBuilder, ImageSpec, Output, Registry, binary, eventually};
+use davit_tests::{Daemon, DaemonBuilder, ImageSpec, Output, Registry, binary, eventually, run};
 use serde_json::{Value, json};
 
 /// An image with files below a VOLUME.
@@ -365,8 +365,43 @@ fn anonymous_volumes_go_with_their_container() {
         .ok();
     assert_eq!(volumes(&daemon), ["named"]);
     daemon.docker(&["rm", "c"]).ok();
+    // Before API 1.42 named ones went without being asked for.
+    let old = run(
+        daemon
+            .docker_command()
+            .env("DOCKER_API_VERSION", "1.41")
+            .args(["volume", "prune", "-f"]),
+        None,
+    );
+    assert!(old.ok().contains("named"));
+    assert!(volumes(&daemon).is_empty());
+    daemon.docker(&["volume", "create", "named"]).ok();
     daemon.docker(&["volume", "prune", "-af"]).ok();
     assert!(volumes(&daemon).is_empty());
+}
+
+#[test]
+fn cp_reaches_the_volumes_of_a_container_that_does_not_run() {
+    let (daemon, image) = prepared();
+    let new = ["-v", "vol:/vol/ume", "-v", "keep:/keep:ro"];
+    let mut args = vec!["create", "--name", "c"];
+    args.extend(new);
+    args.extend([image.as_str(), "cat", "/vol/ume/f", "/data/g"]);
+    daemon.docker(&args).ok();
+    let file = daemon.dir().join("f");
+    fs::write(&file, "copied").unwrap();
+    let file = file.to_str().unwrap();
+    daemon.docker(&["cp", file, "c:/vol/ume/f"]).ok();
+    daemon.docker(&["cp", file, "c:/data/g"]).ok();
+    assert_ne!(daemon.docker(&["cp", file, "c:/keep/f"]).code, 0);
+    let data = volume_dir(&daemon, "vol").join("_data");
+    assert_eq!(fs::read_to_string(data.join("f")).unwrap(), "copied");
+    let back = daemon.dir().join("back");
+    daemon
+        .docker(&["cp", "c:/data", back.to_str().unwrap()])
+        .ok();
+    assert_eq!(fs::read_to_string(back.join("g")).unwrap(), "copied");
+    assert_eq!(daemon.docker(&["start", "-a", "c"]).ok(), "copiedcopied");
 }
 
 #[test]
@@ -994,6 +1029,47 @@ fn a_half_filled_volume_does_not_count_as_full() {
         assert_eq!(whole.ok(), "from the imagedeep", "{failpoint}");
         no_container(&daemon);
         daemon.davit(&["volume", "rm", "vol"]).ok();
+    }
+}
+
+/// The same on a file system of its own, which has to be mounted for it.
+#[test]
+fn a_half_filled_device_is_ended() {
+    let (mut daemon, image) = prepared();
+    let outside = daemon.dir().join("outside");
+    for failpoint in ["fill.after-gather", "fill.moving", "mount.after-unmounts"] {
+        fs::create_dir(&outside).unwrap();
+        let device = format!("device={}", outside.display());
+        let options = ["-o", "type=none", "-o", "o=bind", "-o", &device, "vol"];
+        let mut args = vec!["volume", "create"];
+        args.extend(options);
+        daemon.davit(&args).ok();
+        daemon.kill9();
+        daemon.start_again_with_failpoints(&format!("engine.volume.{failpoint}=panic"));
+        let created = daemon.davit(&["create", "-v", "vol:/data", &image]);
+        assert_ne!(created.code, 0, "{failpoint}");
+        daemon.crash_and_restart();
+        assert_eq!(mounts_of(&daemon), 0, "{failpoint}");
+        assert!(!outside.join(".davit-filling").exists(), "{failpoint}");
+        let read = [
+            "run",
+            "--rm",
+            "-v",
+            "vol:/data",
+            &image,
+            "cat",
+            "/data/file",
+            "/data/sub/deep",
+        ];
+        assert_eq!(
+            daemon.davit(&read).ok(),
+            "from the imagedeep",
+            "{failpoint}"
+        );
+        no_container(&daemon);
+        daemon.davit(&["volume", "rm", "vol"]).ok();
+        assert!(outside.join("file").exists(), "{failpoint}");
+        fs::remove_dir_all(&outside).unwrap();
     }
 }
 

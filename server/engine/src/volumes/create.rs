@@ -59,7 +59,11 @@ pub(super) async fn create(
             record.name
         ));
     }
-    let volume = list::one(shared, ns, record)?;
+    let volume = if created {
+        list::unused(shared, ns, record)
+    } else {
+        list::one(shared, ns, record)?
+    };
     Ok(CreateVolumeResponse {
         volume,
         created,

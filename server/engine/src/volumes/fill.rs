@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     fs, io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -19,7 +20,7 @@ use davit_store::table::{
 };
 use jiff::Timestamp;
 use rustix::{
-    fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat_with},
+    fs::{Dir, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat_with},
     io::Errno,
 };
 
@@ -247,16 +248,24 @@ async fn finish(shared: &Shared, ns: &str, name: &str, places: Places) -> Result
         .transaction(|tx| tx.delete::<Intents>(&intent_id(ns, name)).map(drop))
 }
 
+/// By open directories, never by paths: where files are gathered inside of a
+/// volume, a container that has it may put a link in their place.
 fn move_in(places: &Places) -> io::Result<()> {
-    let entries = match fs::read_dir(&places.staging) {
-        Ok(entries) => entries,
+    let from = match open_directory(&places.staging) {
+        Ok(from) => from,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    for entry in entries {
-        let entry = entry?;
-        let target = places.data.join(entry.file_name());
-        match renameat_with(CWD, entry.path(), CWD, target, RenameFlags::NOREPLACE) {
+    let to = open_directory(&places.data)?;
+    // All names first: a directory that changes may not be read to its end.
+    let names = Dir::read_from(&from)?
+        .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
+        .collect::<Result<Vec<CString>, Errno>>()?;
+    for name in names {
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match renameat_with(&from, &name, &to, &name, RenameFlags::NOREPLACE) {
             // Somebody has written a file of that name meanwhile: it is newer.
             Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => {}
             Err(error) => return Err(error.into()),
@@ -265,10 +274,6 @@ fn move_in(places: &Places) -> io::Result<()> {
             "failpoint"
         )));
     }
-    let (from, to) = (
-        open_directory(&places.staging)?,
-        open_directory(&places.data)?,
-    );
     davit_images::snapshots::take_after(from.as_fd(), to.as_fd())?;
     remove_now(&places.staging)
 }
@@ -311,6 +316,11 @@ pub(super) async fn recover(shared: &Shared, intent: &IntentRecord) -> Result<()
         places.data = mounting::mount_volume(shared, ns, &user, &volume).await?;
         places.staging = places.data.join(INSIDE);
     }
+    // Slow ends go on when the daemon serves already.
+    let turn = shared
+        .volumes
+        .turn(&(ns.to_owned(), name.to_owned()))
+        .await?;
     let ended = if intent
         .data
         .get("phase")
@@ -320,6 +330,7 @@ pub(super) async fn recover(shared: &Shared, intent: &IntentRecord) -> Result<()
     } else {
         undo(shared, ns, name, places.staging).await
     };
+    drop(turn);
     mounting::release(shared, ns, &user).await;
     ended
 }
@@ -398,5 +409,9 @@ mod tests {
             "content"
         );
         assert!(!places.staging.exists() && !is_empty(&places.data).unwrap());
+        // A link where files were gathered leads nowhere.
+        std::os::unix::fs::symlink(&image, &places.staging).unwrap();
+        assert!(move_in(&places).is_err());
+        assert!(image.join("file").exists());
     }
 }

@@ -88,6 +88,11 @@ pub(super) async fn list(
     Ok(ListVolumesResponse { volumes, warnings })
 }
 
+/// A volume that no container can have yet.
+pub(super) fn unused(shared: &Shared, ns: &str, record: VolumeRecord) -> Volume {
+    volume(shared, ns, record, &Users::default())
+}
+
 /// A volume of ours as callers see it.
 pub(super) fn one(shared: &Shared, ns: &str, record: VolumeRecord) -> Result<Volume> {
     Ok(volume(shared, ns, record, &Users::read(shared, ns)?))

@@ -16,7 +16,7 @@ use davit_store::table::{
     IntentRecord, Intents, VolumeRecord, Volumes,
     container::{ContainerMount, ContainerRecord},
 };
-use davit_sys::mount::{self, Mount};
+use davit_sys::mount::{self, Mount, Placed};
 use jiff::Timestamp;
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat2},
@@ -24,7 +24,11 @@ use rustix::{
 };
 
 use super::{LOCAL, blocking, is_plain, local, place, points};
-use crate::{Error, Kind, Result, shared::Shared, spec::PlannedMount};
+use crate::{
+    Error, Kind, Result,
+    shared::Shared,
+    spec::{PlannedMount, PlannedSource},
+};
 
 /// Kind of the intent to mount for a container.
 pub(super) const INTENT: &str = "volume.mount";
@@ -42,6 +46,25 @@ pub(crate) struct Acquired {
     pub(crate) mounts: Vec<PlannedMount>,
     /// Directories of volumes and images, by index in `mounts`.
     pub(crate) sources: BTreeMap<usize, PathBuf>,
+}
+
+impl Acquired {
+    /// What lies in the container's tree; memory is empty until it runs.
+    pub(crate) fn placed(&self) -> Vec<Placed> {
+        let place = |(index, mount): (usize, &PlannedMount)| {
+            let source = match (&mount.source, self.sources.get(&index)) {
+                (PlannedSource::Bind { path, .. }, _) => path.clone(),
+                (_, Some(source)) => source.clone(),
+                (_, None) => return None,
+            };
+            Some(Placed {
+                source,
+                place: mount.target.clone().into(),
+                read_only: mount.read_only,
+            })
+        };
+        self.mounts.iter().enumerate().filter_map(place).collect()
+    }
 }
 
 /// Makes everything ready that a container mounts; what was done is taken back

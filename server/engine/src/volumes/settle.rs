@@ -26,7 +26,7 @@ pub(crate) struct Settled {
     /// Keys of the views that are to be made, with their images.
     pub(crate) views: Vec<(String, Resolved)>,
     /// Keep the volumes from being removed until the container is stored.
-    _holds: Vec<Hold>,
+    holds: Vec<Hold>,
 }
 
 /// Settles the mounts of the container `id`.
@@ -140,7 +140,7 @@ impl Wanted<'_> {
         } = *self;
         point.volume = name.to_owned();
         settled
-            ._holds
+            .holds
             .push(shared.volumes.hold((ns.to_owned(), name.to_owned()), id));
         if let Some(there) = settled.make.iter().find(|new| new.name == name) {
             point.driver.clone_from(&there.driver);
@@ -187,7 +187,7 @@ impl Wanted<'_> {
         let driver = first(&self.driver, LOCAL);
         point.volume.clone_from(&name);
         point.driver.clone_from(&driver);
-        settled._holds.push(
+        settled.holds.push(
             self.shared
                 .volumes
                 .hold((self.ns.to_owned(), name.clone()), self.id),

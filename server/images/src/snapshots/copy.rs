@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
         XattrFlags, chmodat, chownat, copy_file_range, fstat, ftruncate, ioctl_ficlone, lgetxattr,
         linkat, llistxattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, seek, statat,
         symlinkat, utimensat,
@@ -208,7 +208,12 @@ fn copy_attributes(
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     chownat(to, to_name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if !link {
-        chmodat(to, to_name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+        // By descriptor: a link that somebody puts there meanwhile, where others
+        // can write, is not followed.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = openat(to, to_name, flags, Mode::empty())?;
+        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+        chmodat(CWD, path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
     copy_xattrs(&by_name(from, from_name)?, &by_name(to, to_name)?, whole)?;
     let times = Timestamps {
