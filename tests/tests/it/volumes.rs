@@ -600,6 +600,16 @@ fn files_of_images() {
         daemon.davit(&["exec", "c", "cat", "/x/data/file"]).ok(),
         "from the image"
     );
+    daemon.davit(&["stop", "-t", "0", "c"]).ok();
+    daemon.stop();
+    // What a lost store can't know is made again.
+    fs::remove_dir_all(daemon.root().join("store")).unwrap();
+    daemon.start_again();
+    daemon.davit(&["start", "c"]).ok();
+    assert_eq!(
+        daemon.davit(&["exec", "c", "cat", "/x/data/file"]).ok(),
+        "from the image"
+    );
     daemon.davit(&["rm", "-fv", "c"]).ok();
     let part = format!("type=image,source={image},target=/x,image-subpath=data/sub");
     assert_eq!(

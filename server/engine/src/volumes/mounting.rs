@@ -25,7 +25,7 @@ use rustix::{
 
 use super::{LOCAL, blocking, is_plain, local, place, points};
 use crate::{
-    Error, Kind, Result,
+    Error, Kind, Result, create,
     shared::Shared,
     spec::{PlannedMount, PlannedSource},
 };
@@ -144,7 +144,10 @@ async fn sources(
                     .await?
                 }
             }
-            "image" => image(shared, ns, mount, spot).await?,
+            "image" => {
+                view(shared, ns, id, mount).await?;
+                image(shared, ns, mount, spot).await?
+            }
             _ => continue,
         };
         sources.insert(index, source);
@@ -317,6 +320,23 @@ async fn part(
             format!("a volume did not answer within {within:?}"),
         )
     })?
+}
+
+/// Makes the view of an image again when it is gone: a store that was rebuilt
+/// from the disk knows no views.
+async fn view(shared: &Shared, ns: &str, id: &str, point: &ContainerMount) -> Result<()> {
+    let snapshots = shared.images.snapshots(&shared.config.snapshotter)?;
+    if snapshots.contains(ns, &point.snapshot_key)? {
+        return Ok(());
+    }
+    let op = shared.images.leases().operation(ns);
+    let image = shared.images.resolve(ns, &point.image_id, None).await?;
+    let parent = shared.images.unpack(&op, &image).await?;
+    let labels = [(create::LABEL.to_owned(), id.to_owned())].into();
+    snapshots
+        .view(&op, &point.snapshot_key, &parent, labels)
+        .await
+        .map(drop)
 }
 
 /// Shows an image's files, or a part of them, on `spot`.

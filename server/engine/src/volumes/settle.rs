@@ -79,6 +79,7 @@ pub(crate) async fn settle(
                 op.hold(davit_images::Resource::Blob(davit_images::Digest::parse(
                     &image.manifest.digest,
                 )?));
+                point.image_id.clone_from(&image.image_id);
                 point.snapshot_key = format!("{id}-image-{}", settled.views.len());
                 settled.views.push((point.snapshot_key.clone(), image));
             }

@@ -119,6 +119,8 @@ sparse! {
         pub anonymous: bool,
         /// volume: the image's files are not copied into it.
         pub no_copy: bool,
+        /// image: its id.
+        pub image_id: String,
         /// image: key of the view that shows its files.
         pub snapshot_key: String,
         /// volume, image: path inside.
