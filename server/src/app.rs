@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use davit_engine::{Engine, EngineConfig};
+use davit_engine::{Engine, EngineConfig, VolumesConfig};
 use davit_images::{Images, ImagesConfig};
 use davit_store::{Condition, Error, Result, Store};
 use tokio::{
@@ -121,6 +121,14 @@ pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig> {
     engine.cgroup_parent.clone_from(&section.cgroup_parent);
     engine.log_max_size = section.log_max_size;
     engine.log_max_file = section.log_max_file;
+    let volumes = &config.volumes;
+    engine.volumes = VolumesConfig {
+        auto_create: volumes.auto_create,
+        plugin_sockets: volumes.plugin_sockets.clone(),
+        plugin_specs: volumes.plugin_specs.clone(),
+        timeout: Duration::from_secs(volumes.timeout_seconds),
+        list_timeout: Duration::from_secs(volumes.list_timeout_seconds),
+    };
     Ok(engine)
 }
 

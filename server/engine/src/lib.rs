@@ -36,6 +36,7 @@ pub mod spec;
 mod tasks;
 pub mod usage;
 mod view;
+mod volumes;
 mod wait;
 mod work;
 
@@ -44,11 +45,12 @@ use std::sync::Arc;
 use davit_images::Images;
 use davit_store::Store;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, VolumesConfig};
 pub use containers::Containers;
 pub use davit_store::{Error, Kind, Result};
 pub use recovery::check;
 pub use tasks::Tasks;
+pub use volumes::Volumes;
 pub use wait::Waiter;
 
 use shared::Shared;
@@ -83,6 +85,11 @@ impl Engine {
     /// Tasks: what containers run.
     pub fn tasks(&self) -> Tasks {
         Tasks::new(self.clone())
+    }
+
+    /// Volumes: data that outlives containers.
+    pub fn volumes(&self) -> Volumes {
+        Volumes::new(self.clone())
     }
 
     /// What this host can do.

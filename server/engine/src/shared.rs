@@ -27,6 +27,7 @@ use crate::{
     recovery::COPY,
     shim::{Bundle, Deadlines, Launcher, Run},
     spec::{self, HostFacts},
+    volumes,
 };
 
 /// Longest wait for a shim to be gone after it was told to.
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) defaults: spec::Defaults,
     pub(crate) execs: Execs,
     pub(crate) logs: LogWatch,
+    pub(crate) volumes: Arc<volumes::State>,
     /// The tasks of actors and of what watches for them.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -63,6 +65,7 @@ impl Shared {
     ) -> Result<Self> {
         Ok(Self {
             launcher: Launcher::new(config.shim.clone()),
+            volumes: volumes::State::new(config.volumes.clone()),
             config,
             store,
             images,
@@ -162,16 +165,18 @@ impl Shared {
         self.store.transaction(|tx| tx.event(event))
     }
 
-    /// Deletes a record, with its last event.
+    /// Deletes a record, with its last event; gives the names of the volumes
+    /// that go with it.
     pub(crate) fn forget(
         &self,
         ns: &str,
         record: &ContainerRecord,
         event: NewEvent,
-    ) -> Result<u64> {
+    ) -> Result<(u64, Vec<String>)> {
         self.store.transaction(|tx| {
             tx.delete::<Containers>((ns, record.id.as_str()))?;
-            tx.event(event)
+            let doomed = volumes::doom(self, tx, ns, record)?;
+            Ok((tx.event(event)?, doomed))
         })
     }
 

@@ -17,3 +17,4 @@ mod recovery;
 mod sdk;
 mod streams;
 mod tree;
+mod volumes;

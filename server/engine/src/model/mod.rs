@@ -5,8 +5,10 @@ mod container;
 mod files;
 mod stats;
 mod task;
+mod volume;
 
 pub use container::*;
 pub use files::*;
 pub use stats::*;
 pub use task::*;
+pub use volume::*;

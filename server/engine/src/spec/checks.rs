@@ -250,13 +250,6 @@ fn not_yet(options: &ContainerOptions, shared: &Shared, warnings: &mut Vec<Strin
             "network {name} not found: this version has \"host\" and \"none\" only"
         )));
     }
-    if !options.volumes_from.is_empty() {
-        let text = format!(
-            "volumes_from {:?}: volumes are not supported yet",
-            options.volumes_from
-        );
-        return Err(Error::new(davit_store::Kind::Unimplemented, text));
-    }
     if !options.ports.is_empty() || options.publish_all_ports {
         warnings.push("Ports are not published: this version has no networks of its own yet. Use network \"host\".".to_owned());
     }

@@ -9,12 +9,13 @@ mod namespace;
 mod status;
 mod system;
 mod tasks;
+mod volumes;
 
 use davit_engine::Engine;
 use davit_images::Images;
 use davit_proto::v1::{
     containers_server::ContainersServer, events_server::EventsServer, images_server::ImagesServer,
-    system_server::SystemServer, tasks_server::TasksServer,
+    system_server::SystemServer, tasks_server::TasksServer, volumes_server::VolumesServer,
 };
 use davit_store::Store;
 use tonic::service::RoutesBuilder;
@@ -53,6 +54,7 @@ impl Native {
                     .max_encoding_message_size(MAX_MESSAGE_BYTES),
             )
             .add_service(EventsServer::new(self.clone()))
+            .add_service(VolumesServer::new(self.clone()))
             .add_service(SystemServer::new(self));
     }
 }

@@ -13,6 +13,7 @@ pub mod meta;
 pub mod namespace;
 pub mod sandbox;
 pub mod snapshot;
+pub mod volume;
 
 pub use blob::{BlobRecord, Blobs};
 pub use container::ContainerRecord;
@@ -24,6 +25,7 @@ pub use meta::{Meta, MetaRecord};
 pub use namespace::{NamespaceRecord, Namespaces};
 pub use sandbox::{SandboxRecord, Sandboxes};
 pub use snapshot::{SnapshotKind, SnapshotRecord, Snapshots};
+pub use volume::{VolumeRecord, Volumes};
 
 use crate::{Result, key::Key, record};
 use serde::{Serialize, de::DeserializeOwned};
@@ -71,4 +73,5 @@ pub(crate) const ALL: &[(&str, Check)] = &[
     (Namespaces::NAME, check::<Namespaces>),
     (Sandboxes::NAME, check::<Sandboxes>),
     (Snapshots::NAME, check::<Snapshots>),
+    (Volumes::NAME, check::<Volumes>),
 ];

@@ -5,11 +5,13 @@ mod container;
 mod image;
 mod options;
 mod task;
+mod volume;
 
 pub(super) use container::*;
 pub(super) use image::*;
 pub(super) use options::*;
 pub(super) use task::*;
+pub(super) use volume::*;
 
 use jiff::Timestamp;
 use tonic::Status;
