@@ -58,12 +58,9 @@ async fn open(config: &Config) -> Result<Parts> {
         make_private(dir)?;
     }
     let (store, condition) = open_store(config).await?;
-    let rebuilt = matches!(condition, Condition::Rebuilt { .. });
-    let images = Images::open(images_config(config), store.clone()).await?;
-    if rebuilt {
-        let found = images.rebuild().await?;
-        tracing::warn!(?found, "images were found on disk and recorded again");
-    }
+    let mut of_images = images_config(config);
+    of_images.store_was_lost = matches!(condition, Condition::Rebuilt { .. });
+    let images = Images::open(of_images, store.clone()).await?;
     let engine = Engine::open(engine_config(config)?, store.clone(), images.clone()).await?;
     let condition = match condition {
         Condition::Fresh => "fresh".to_owned(),

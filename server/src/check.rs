@@ -37,18 +37,14 @@ pub(crate) fn run(config: &Config, repair: bool) -> Result<ExitCode> {
 async fn check(config: &Config, repair: bool) -> Result<Vec<String>> {
     let opened = Store::open(config.root.join("store"), app::store_options(config))?;
     let mut problems = Vec::new();
-    let rebuilt = if let Condition::Rebuilt { moved_to, reason } = &opened.condition {
+    let mut of_images = app::images_config(config);
+    if let Condition::Rebuilt { moved_to, reason } = &opened.condition {
         problems.push(format!("store: was damaged ({reason}) and moved to {}", moved_to.display()));
-        true
-    } else {
-        false
-    };
+        of_images.store_was_lost = true;
+    }
     let store = opened.store;
     problems.extend(store.verify()?.problems.into_iter().map(|problem| format!("store: {problem}")));
-    let images = Images::open(app::images_config(config), store.clone()).await?;
-    if rebuilt {
-        images.rebuild().await?;
-    }
+    let images = Images::open(of_images, store.clone()).await?;
     let found = images.check(repair).await?;
     problems.extend(found.into_iter().map(|problem| format!("images: {problem}")));
     let found = davit_engine::check(&app::engine_config(config)?, &store, &images, repair).await?;

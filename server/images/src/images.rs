@@ -36,6 +36,9 @@ pub struct ImagesConfig {
     pub max_concurrent_uploads: usize,
     /// How long partial downloads are kept for another try.
     pub partial_ttl: std::time::Duration,
+    /// The store was lost and made anew: record again what lies on disk before anything else happens, garbage
+    /// collection above all.
+    pub store_was_lost: bool,
 }
 
 impl ImagesConfig {
@@ -52,6 +55,7 @@ impl ImagesConfig {
             max_concurrent_downloads: 0,
             max_concurrent_uploads: 0,
             partial_ttl: std::time::Duration::from_secs(24 * 3600),
+            store_was_lost: false,
         }
     }
 }
@@ -142,9 +146,9 @@ impl Images {
             store,
             config,
         }));
-        if images.looks_lost()? {
-            let found = images.rebuild_now()?;
-            tracing::warn!(?found, "no image was recorded although there were files; they are recorded again");
+        if images.0.config.store_was_lost || images.looks_lost()? {
+            let found = images.rebuild()?;
+            tracing::warn!(?found, "images that were on disk only are recorded again");
         }
         Ok(images)
     }

@@ -27,12 +27,8 @@ impl Images {
     /// Records again what lies on disk, after the store was lost: image names
     /// from their copy, the blobs that they refer to, and snapshots from their
     /// own notes. What is recorded already stays as it is.
-    pub async fn rebuild(&self) -> Result<Rebuilt> {
-        let this = self.clone();
-        blocking(move || this.rebuild_now()).await
-    }
-
-    pub(crate) fn rebuild_now(&self) -> Result<Rebuilt> {
+    /// Blocks. Only before garbage collection runs: what that has just forgotten would be found on its way out.
+    pub(crate) fn rebuild(&self) -> Result<Rebuilt> {
         let mut rebuilt = Rebuilt::default();
         for name in self.0.names.read() {
             let (namespace, record) = (name.namespace, name.record);

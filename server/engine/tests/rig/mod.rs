@@ -149,10 +149,6 @@ impl Rig {
         drop(self);
         std::fs::remove_dir_all(config.root.join("store")).unwrap();
         let (store, images) = open_below(&config).await;
-        // The engine must find its own again whatever the images find.
-        if let Err(error) = images.rebuild().await {
-            println!("images: {error}");
-        }
         let engine = Engine::open(config.clone(), store.clone(), images.clone())
             .await
             .unwrap();
