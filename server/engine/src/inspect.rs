@@ -36,6 +36,8 @@ pub(crate) fn container(shared: &Shared, view: &View) -> Container {
             mode => mode.to_owned(),
         },
         mounts: mounts(shared, view),
+        endpoints: shared.net.endpoints(&view.record.id, &details),
+        published: shared.net.published(&view.record.id),
     }
 }
 

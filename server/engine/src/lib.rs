@@ -25,6 +25,7 @@ mod log_options;
 mod logs;
 pub mod model;
 mod names;
+mod networks;
 mod policy;
 pub mod processes;
 mod prune;
@@ -44,9 +45,10 @@ use std::sync::Arc;
 use davit_images::Images;
 use davit_store::Store;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, NetworkConfig};
 pub use containers::Containers;
 pub use davit_store::{Error, Kind, Result};
+pub use networks::Networks;
 pub use recovery::check;
 pub use tasks::Tasks;
 pub use wait::Waiter;
@@ -85,6 +87,11 @@ impl Engine {
         Tasks::new(self.clone())
     }
 
+    /// Networks: who reaches whom.
+    pub fn networks(&self) -> Networks {
+        Networks::new(self.clone())
+    }
+
     /// What this host can do.
     pub fn host(&self) -> &spec::HostFacts {
         &self.shared.host
@@ -99,6 +106,7 @@ impl Engine {
     /// this, and nothing is written to the store.
     pub async fn close(&self) {
         self.shared.close().await;
+        self.shared.net.close().await;
         cgroup_parent::remove_if_empty(&self.shared.config.cgroup_parent);
     }
 

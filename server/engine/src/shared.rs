@@ -24,6 +24,7 @@ use crate::{
     exec::Execs,
     index::{Handle, Index},
     logs::LogWatch,
+    networks::Net,
     recovery::COPY,
     shim::{Bundle, Deadlines, Launcher, Run},
     spec::{self, HostFacts},
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) defaults: spec::Defaults,
     pub(crate) execs: Execs,
     pub(crate) logs: LogWatch,
+    pub(crate) net: Net,
     /// The tasks of actors and of what watches for them.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -63,6 +65,7 @@ impl Shared {
     ) -> Result<Self> {
         Ok(Self {
             launcher: Launcher::new(config.shim.clone()),
+            net: Net::new(&config.networks, &config.root, &config.state, store.clone())?,
             config,
             store,
             images,

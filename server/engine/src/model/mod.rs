@@ -3,10 +3,12 @@
 
 mod container;
 mod files;
+mod network;
 mod stats;
 mod task;
 
 pub use container::*;
 pub use files::*;
+pub use network::*;
 pub use stats::*;
 pub use task::*;
