@@ -6,9 +6,11 @@
 
 mod container;
 mod image;
+mod network;
 
 pub use container::{container, state};
 pub use image::image;
+pub use network::{endpoints, network, network_settings, port_list};
 
 /// RFC 3339 with nanoseconds; docker's zero time when there is none.
 pub fn time(time: Option<&prost_types::Timestamp>) -> String {

@@ -83,9 +83,11 @@ impl NetworkConfig {
 }
 
 fn net(key: &str, text: &str) -> Result<Ipv4Net> {
-    text.parse::<Ipv4Net>()
-        .map(|net| net.trunc())
-        .map_err(|_| Error::invalid(format!("{key}: {text:?} is no IPv4 subnet like 172.17.0.0/16")))
+    text.parse::<Ipv4Net>().map(|net| net.trunc()).map_err(|_| {
+        Error::invalid(format!(
+            "{key}: {text:?} is no IPv4 subnet like 172.17.0.0/16"
+        ))
+    })
 }
 
 impl EngineConfig {

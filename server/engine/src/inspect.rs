@@ -36,6 +36,7 @@ pub(crate) fn container(shared: &Shared, view: &View) -> Container {
             mode => mode.to_owned(),
         },
         mounts: mounts(shared, view),
+        exposed_ports: details.config.exposed_ports.clone(),
         endpoints: shared.net.endpoints(&view.record.id, &details),
         published: shared.net.published(&view.record.id),
     }

@@ -226,8 +226,8 @@ fn connect(
 ) -> Result<Option<Attachment>> {
     let begin = Instant::now();
     let hostname = inputs.options.hostname.as_str();
-    let attached = tokio::runtime::Handle::current()
-        .block_on(shared.net.attach(ns, record, hostname, bundle));
+    let attached =
+        tokio::runtime::Handle::current().block_on(shared.net.attach(ns, record, hostname, bundle));
     tracing::debug!(container = record.id, took = ?begin.elapsed(), "its networks are connected");
     attached
 }

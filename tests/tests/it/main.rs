@@ -9,6 +9,7 @@ mod docker;
 mod events;
 mod images;
 mod lifecycle;
+mod networks;
 mod recovery;
 mod sdk;
 mod streams;

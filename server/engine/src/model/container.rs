@@ -145,6 +145,8 @@ pub struct Container {
     pub mounts: Vec<MountPoint>,
     /// Its connections, with addresses while it runs.
     pub endpoints: Vec<NetworkEndpoint>,
+    /// Ports that it exposes, "80/tcp".
+    pub exposed_ports: Vec<String>,
     /// Ports that lead to it now.
     pub published: Vec<PublishedPort>,
 }

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use super::{
     Net, dns,
-    link::{Links, Pair},
+    link::{LOOPBACK, Links, Pair},
     namespace,
     network::Network,
     port,
@@ -110,7 +110,7 @@ impl Net {
         fail::fail_point!("engine.network.after-namespace");
         let file = File::open(&path)
             .map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
-        inside.loopback().await?;
+        inside.set_up(LOOPBACK).await?;
         for (number, endpoint) in sandbox.endpoints.iter().enumerate() {
             self.plumb(endpoint, &inside, &file, number == 0).await?;
         }
@@ -128,7 +128,10 @@ impl Net {
             path,
             addresses: own_addresses(&sandbox),
             resolver,
-            host: sandbox.endpoints.first().and_then(|one| one.gateways.first().copied()),
+            host: sandbox
+                .endpoints
+                .first()
+                .and_then(|one| one.gateways.first().copied()),
         })
     }
 
@@ -154,7 +157,10 @@ impl Net {
             list.push((rank, id.clone(), attachment.clone()));
         }
         list.sort_by(|one, other| one.0.cmp(&other.0));
-        Ok(list.into_iter().map(|(_, id, attachment)| (id, attachment)).collect())
+        Ok(list
+            .into_iter()
+            .map(|(_, id, attachment)| (id, attachment))
+            .collect())
     }
 
     /// Picks addresses and ports, in one step with making them known: nobody
@@ -172,7 +178,10 @@ impl Net {
             let endpoint = endpoint(&mut known, &self.tag, network, attachment, inner)?;
             sandbox.endpoints.push(endpoint);
         }
-        let way_in = sandbox.endpoints.iter().find(|endpoint| !endpoint.gateways.is_empty());
+        let way_in = sandbox
+            .endpoints
+            .iter()
+            .find(|endpoint| !endpoint.gateways.is_empty());
         if let Some(way_in) = way_in {
             let ipv6 = way_in.addresses.iter().any(|net| net.addr().is_ipv6());
             let taken = |wanted: &Published| {
@@ -194,7 +203,9 @@ impl Net {
                 known.last_port = last.host_port;
             }
         }
-        known.sandboxes.insert(sandbox.container.clone(), sandbox.clone());
+        known
+            .sandboxes
+            .insert(sandbox.container.clone(), sandbox.clone());
         Ok(sandbox)
     }
 
@@ -214,7 +225,10 @@ impl Net {
             (network.record.bridge.clone(), network.mtu()?)
         };
         let index = self.links.index(&bridge).await?.ok_or_else(|| {
-            Error::new(Kind::Unavailable, format!("the bridge {bridge} has just been deleted; start it again"))
+            Error::new(
+                Kind::Unavailable,
+                format!("the bridge {bridge} has just been deleted; start it again"),
+            )
         })?;
         let pair = Pair {
             outer: &endpoint.outer,
@@ -225,8 +239,12 @@ impl Net {
         };
         self.links.pair(&pair, namespace).await?;
         let index = inside.index(&endpoint.inner).await?.ok_or_else(|| {
-            Error::internal(format!("the interface {} is gone as soon as it was made", endpoint.inner))
+            Error::internal(format!(
+                "the interface {} is gone as soon as it was made",
+                endpoint.inner
+            ))
         })?;
+        inside.set_up(index).await?;
         for net in &endpoint.addresses {
             inside.address(index, net.addr(), net.prefix_len()).await?;
         }
@@ -239,7 +257,10 @@ impl Net {
     }
 
     pub(super) fn serve_names(&self, sandbox: &Sandbox, servers: &[String]) -> Result<()> {
-        let servers = servers.iter().filter_map(|text| text.parse().ok()).collect();
+        let servers = servers
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let server = dns::start(
             &sandbox.path,
             &sandbox.container,
@@ -316,7 +337,10 @@ impl Net {
         if !there && network.is_default() {
             network = self.settle_default(network).await?;
         }
-        let index = self.links.bridge(&network.record.bridge, network.mtu()?).await?;
+        let index = self
+            .links
+            .bridge(&network.record.bridge, network.mtu()?)
+            .await?;
         for subnet in &network.subnets {
             self.links
                 .address(index, subnet.gateway, subnet.net.prefix_len())
@@ -363,7 +387,13 @@ pub(super) fn endpoint(
                 .parse()
                 .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
             if taken(address) {
-                return Err(Error::new(Kind::Conflict, format!("Address already in use: {address} on network {}", network.record.name)));
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "Address already in use: {address} on network {}",
+                        network.record.name
+                    ),
+                ));
             }
             address
         };
@@ -410,11 +440,18 @@ fn mac_of(addresses: &[IpNet]) -> [u8; 6] {
 
 /// Reads "02:42:ac:11:00:02".
 pub(super) fn parse_mac(text: &str) -> Result<[u8; 6]> {
-    let bad = || Error::invalid(format!("invalid mac address: {text:?} is not of the form 02:42:ac:11:00:02"));
+    let bad = || {
+        Error::invalid(format!(
+            "invalid mac address: {text:?} is not of the form 02:42:ac:11:00:02"
+        ))
+    };
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
+        let part = parts
+            .next()
+            .filter(|part| part.len() == 2)
+            .ok_or_else(bad)?;
         *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
     }
     match parts.next() {
@@ -451,8 +488,18 @@ mod tests {
 
     #[test]
     fn mac_addresses() {
-        assert_eq!(parse_mac("02:42:ac:11:00:02").unwrap(), [2, 0x42, 0xac, 0x11, 0, 2]);
-        for bad in ["", "02:42", "02:42:ac:11:00:02:03", "03:42:ac:11:00:02", "zz:42:ac:11:00:02", "2:42:ac:11:0:2"] {
+        assert_eq!(
+            parse_mac("02:42:ac:11:00:02").unwrap(),
+            [2, 0x42, 0xac, 0x11, 0, 2]
+        );
+        for bad in [
+            "",
+            "02:42",
+            "02:42:ac:11:00:02:03",
+            "03:42:ac:11:00:02",
+            "zz:42:ac:11:00:02",
+            "2:42:ac:11:0:2",
+        ] {
             assert!(parse_mac(bad).is_err(), "{bad}");
         }
         let net = "10.0.0.9/24".parse().unwrap();

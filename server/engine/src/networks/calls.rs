@@ -16,7 +16,8 @@ use crate::{
     Engine, Error, Kind, Result,
     actor::Command,
     model::{
-        CreateNetworkRequest, Filter, Network, NetworkEndpoint, NetworkMember, PublishedPort, Pruned,
+        CreateNetworkRequest, Filter, Network, NetworkEndpoint, NetworkMember, Pruned,
+        PublishedPort,
     },
 };
 
@@ -45,17 +46,18 @@ impl Networks {
         // To its end, also when the caller goes away.
         let work = tokio::spawn(async move { engine.shared().net.create(&ns, request).await });
         work.await.unwrap_or_else(|panic| {
-            Err(Error::internal("the making of a network panicked; this is a bug").with_source(panic))
+            Err(
+                Error::internal("the making of a network panicked; this is a bug")
+                    .with_source(panic),
+            )
         })
     }
 
     /// One network.
     pub fn get(&self, ns: &str, reference: &str) -> Result<Network> {
-        if let Some(found) = self
-            .fixed(ns)
-            .into_iter()
-            .find(|one| one.name == reference || reference.len() > 2 && one.id.starts_with(reference))
-        {
+        if let Some(found) = self.fixed(ns).into_iter().find(|one| {
+            one.name == reference || reference.len() > 2 && one.id.starts_with(reference)
+        }) {
             return Ok(found);
         }
         let known = self.net().known();
@@ -69,7 +71,10 @@ impl Networks {
         let mut all = self.fixed(ns);
         {
             let known = self.net().known();
-            let visible = known.networks.values().filter(|one| one.is_default() || one.ns == ns);
+            let visible = known
+                .networks
+                .values()
+                .filter(|one| one.is_default() || one.ns == ns);
             all.extend(visible.map(|network| view(&known, network, ns)));
         }
         let used = self.used(ns);
@@ -84,7 +89,10 @@ impl Networks {
         let (engine, ns, reference) = (self.engine.clone(), ns.to_owned(), reference.to_owned());
         let work = tokio::spawn(async move { engine.shared().net.remove(&ns, &reference).await });
         work.await.unwrap_or_else(|panic| {
-            Err(Error::internal("the removal of a network panicked; this is a bug").with_source(panic))
+            Err(
+                Error::internal("the removal of a network panicked; this is a bug")
+                    .with_source(panic),
+            )
         })
     }
 
@@ -111,7 +119,11 @@ impl Networks {
                 match self.remove(ns, &network.id).await {
                     Ok(()) => {}
                     // Somebody uses or removes it just now.
-                    Err(error) if matches!(error.kind(), Kind::PermissionDenied | Kind::NotFound) => continue,
+                    Err(error)
+                        if matches!(error.kind(), Kind::PermissionDenied | Kind::NotFound) =>
+                    {
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -152,7 +164,9 @@ impl Networks {
             Err(error) => Err(error),
         };
         match done {
-            Err(error) if force && matches!(error.kind(), Kind::NotFound | Kind::PermissionDenied) => {
+            Err(error)
+                if force && matches!(error.kind(), Kind::NotFound | Kind::PermissionDenied) =>
+            {
                 self.get(ns, network).map(|_| ())
             }
             other => other,
@@ -175,7 +189,10 @@ impl Networks {
             bridge: String::new(),
             members: self.members_by_mode(ns, name),
         };
-        vec![network(HOST_ID, "host", "host"), network(NONE_ID, "none", "null")]
+        vec![
+            network(HOST_ID, "host", "host"),
+            network(NONE_ID, "none", "null"),
+        ]
     }
 
     /// Containers that run on the host's network, or on none.
@@ -188,7 +205,9 @@ impl Networks {
             .map(|handle| handle.now())
             .filter(|view| {
                 view.is_running()
-                    && view.details().is_some_and(|details| details.options.network_mode == mode)
+                    && view
+                        .details()
+                        .is_some_and(|details| details.options.network_mode == mode)
             })
             .map(|view| NetworkMember {
                 container: view.record.id.clone(),
@@ -265,7 +284,10 @@ impl Net {
     /// The ports that lead to a container now.
     pub(crate) fn published(&self, container: &str) -> Vec<PublishedPort> {
         let known = self.known();
-        let ports = known.sandboxes.get(container).map(|one| one.ports.as_slice());
+        let ports = known
+            .sandboxes
+            .get(container)
+            .map(|one| one.ports.as_slice());
         ports
             .unwrap_or_default()
             .iter()
@@ -309,7 +331,10 @@ fn view(known: &Known, network: &network::Network, ns: &str) -> Network {
 }
 
 fn refuse_unknown(filters: &[Filter], keys: &[&str]) -> Result<()> {
-    match filters.iter().find(|filter| !keys.contains(&filter.key.as_str())) {
+    match filters
+        .iter()
+        .find(|filter| !keys.contains(&filter.key.as_str()))
+    {
         Some(filter) => Err(Error::invalid(format!("invalid filter '{}'", filter.key))),
         None => Ok(()),
     }
@@ -324,9 +349,13 @@ fn passes(network: &Network, filters: &[Filter], used: bool) -> bool {
     any("name", &|value| network.name.contains(value))
         && any("driver", &|value| network.driver == value)
         && any("id", &|value| network.id.starts_with(value))
-        && any("type", &|value| value == if builtin { "builtin" } else { "custom" })
+        && any("type", &|value| {
+            value == if builtin { "builtin" } else { "custom" }
+        })
         && any("scope", &|value| value == "local")
-        && any("dangling", &|value| matches!(value, "true" | "1") != (used || builtin))
+        && any("dangling", &|value| {
+            matches!(value, "true" | "1") != (used || builtin)
+        })
         && labels_pass(network, filters)
 }
 

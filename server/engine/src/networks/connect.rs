@@ -35,10 +35,15 @@ impl Net {
         let mut resolved = BTreeMap::new();
         let mut given = options.networks.clone();
         // docker's clients name the default network in several ways.
-        let mut attachment = [primary.as_str(), "default", &first.record.name, &first.record.id]
-            .into_iter()
-            .find_map(|name| given.remove(name))
-            .unwrap_or_default();
+        let mut attachment = [
+            primary.as_str(),
+            "default",
+            &first.record.name,
+            &first.record.id,
+        ]
+        .into_iter()
+        .find_map(|name| given.remove(name))
+        .unwrap_or_default();
         if attachment.mac_address.is_empty() {
             attachment.mac_address.clone_from(&options.mac_address);
         }
@@ -62,7 +67,9 @@ impl Net {
         if matches!(reference, "host" | "none") {
             return Err(Error::new(
                 Kind::PermissionDenied,
-                format!("cannot connect container to {reference} network - container must be created in {reference} network mode"),
+                format!(
+                    "cannot connect container to {reference} network - container must be created in {reference} network mode"
+                ),
             ));
         }
         let network = self.known().find(ns, reference)?;
@@ -82,7 +89,11 @@ impl Net {
         let network = self.up(network).await?;
         let (sandbox, endpoint, first) = {
             let mut known = self.known();
-            let sandbox = known.sandboxes.get(container).cloned().ok_or_else(|| not_here(container))?;
+            let sandbox = known
+                .sandboxes
+                .get(container)
+                .cloned()
+                .ok_or_else(|| not_here(container))?;
             // Interfaces that were taken away leave gaps.
             let inner = (0..)
                 .map(|number| format!("eth{number}"))
@@ -92,7 +103,9 @@ impl Net {
             let first = !sandbox.endpoints.iter().any(|one| !one.gateways.is_empty());
             let mut sandbox = sandbox;
             sandbox.endpoints.push(endpoint.clone());
-            known.sandboxes.insert(container.to_owned(), sandbox.clone());
+            known
+                .sandboxes
+                .insert(container.to_owned(), sandbox.clone());
             (sandbox, endpoint, first)
         };
         let made = async {
@@ -109,7 +122,8 @@ impl Net {
             Ok(())
         };
         if let Err(error) = made.await {
-            self.drop_endpoint(container, &network.record.id, bundle).await;
+            self.drop_endpoint(container, &network.record.id, bundle)
+                .await;
             return Err(error);
         }
         self.tell("connect", &sandbox.ns, &network.record.id, container);
@@ -118,8 +132,17 @@ impl Net {
     }
 
     /// Takes a running container off a network.
-    pub(crate) async fn disconnect(&self, container: &str, network: &str, bundle: &Bundle) -> Result<()> {
-        let ns = self.known().sandboxes.get(container).map(|one| one.ns.clone());
+    pub(crate) async fn disconnect(
+        &self,
+        container: &str,
+        network: &str,
+        bundle: &Bundle,
+    ) -> Result<()> {
+        let ns = self
+            .known()
+            .sandboxes
+            .get(container)
+            .map(|one| one.ns.clone());
         let Some(ns) = ns else { return Ok(()) };
         self.drop_endpoint(container, network, bundle).await;
         self.tell("disconnect", &ns, network, container);
@@ -132,8 +155,14 @@ impl Net {
     async fn drop_endpoint(&self, container: &str, network: &str, bundle: &Bundle) {
         let (outer, sandbox) = {
             let mut known = self.known();
-            let Some(sandbox) = known.sandboxes.get_mut(container) else { return };
-            let Some(at) = sandbox.endpoints.iter().position(|one| one.network == network) else {
+            let Some(sandbox) = known.sandboxes.get_mut(container) else {
+                return;
+            };
+            let Some(at) = sandbox
+                .endpoints
+                .iter()
+                .position(|one| one.network == network)
+            else {
                 return;
             };
             let endpoint = sandbox.endpoints.remove(at);
@@ -148,8 +177,14 @@ impl Net {
     /// The way out of a container whose default route may have gone with an
     /// interface: that of the next network.
     async fn next_default(&self, container: &str) {
-        let Some(sandbox) = self.known().sandboxes.get(container).cloned() else { return };
-        let Some(next) = sandbox.endpoints.iter().find(|one| !one.gateways.is_empty()) else {
+        let Some(sandbox) = self.known().sandboxes.get(container).cloned() else {
+            return;
+        };
+        let Some(next) = sandbox
+            .endpoints
+            .iter()
+            .find(|one| !one.gateways.is_empty())
+        else {
             return;
         };
         let set = async {

@@ -73,10 +73,13 @@ impl Net {
     /// Whether the default network is as the configuration has it.
     fn still_fits(&self, network: &Network) -> bool {
         network.record.bridge == self.default_bridge
-            && network.subnets.first().is_some_and(|one| match self.default_subnet {
-                Some(wanted) => one.net == IpNet::V4(wanted),
-                None => one.automatic,
-            })
+            && network
+                .subnets
+                .first()
+                .is_some_and(|one| match self.default_subnet {
+                    Some(wanted) => one.net == IpNet::V4(wanted),
+                    None => one.automatic,
+                })
     }
 
     fn default_network(&self, id: String, taken: &[IpNet]) -> Result<Network> {
@@ -101,7 +104,9 @@ impl Net {
             name: DEFAULT.to_owned(),
             driver: "bridge".to_owned(),
             bridge: self.default_bridge.clone(),
-            options: options.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            options: options
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
             subnets: vec![record],
             created_at: Timestamp::now(),
             ..Default::default()
@@ -172,7 +177,12 @@ impl Net {
 
     /// The network that a request means, with what it leaves to us picked.
     async fn read_request(&self, ns: &str, request: CreateNetworkRequest) -> Result<Network> {
-        if self.known().networks.values().any(|one| one.ns == ns && one.record.name == request.name) {
+        if self
+            .known()
+            .networks
+            .values()
+            .any(|one| one.ns == ns && one.record.name == request.name)
+        {
             return Err(Error::new(
                 Kind::Conflict,
                 format!("network with name {} already exists", request.name),
@@ -183,7 +193,10 @@ impl Net {
         taken.extend(self.own_subnets());
         let mut subnets = request.subnets;
         let is_v6 = |text: &str| text.contains(':');
-        if !subnets.iter().any(|one| !one.subnet.is_empty() && !is_v6(&one.subnet)) {
+        if !subnets
+            .iter()
+            .any(|one| !one.subnet.is_empty() && !is_v6(&one.subnet))
+        {
             let net = IpNet::V4(subnet::pick(&self.pools, &taken)?);
             let mut automatic = picked(net);
             // docker takes a gateway without a subnet as it is not meant.
@@ -229,7 +242,10 @@ impl Net {
         if self.links.index(&network.record.bridge).await?.is_some() {
             return Err(Error::new(
                 Kind::Conflict,
-                format!("the host has a link of the name {} already; give the network another {BRIDGE_NAME}", network.record.bridge),
+                format!(
+                    "the host has a link of the name {} already; give the network another {BRIDGE_NAME}",
+                    network.record.bridge
+                ),
             ));
         }
         for (record, read) in network.record.subnets.iter_mut().zip(&network.subnets) {
@@ -244,7 +260,12 @@ impl Net {
         loop {
             let id = names::new_id();
             let start = id.get(..6).unwrap_or(&id);
-            if !self.known().networks.keys().any(|other| other.starts_with(start)) {
+            if !self
+                .known()
+                .networks
+                .keys()
+                .any(|other| other.starts_with(start))
+            {
                 return id;
             }
         }
@@ -260,7 +281,11 @@ impl Net {
             let members: Vec<String> = known
                 .on(&network.record.id)
                 .map(|(sandbox, endpoint)| {
-                    format!("name:{:?} id:{:?}", sandbox.name, endpoint.id.get(..12).unwrap_or_default())
+                    format!(
+                        "name:{:?} id:{:?}",
+                        sandbox.name,
+                        endpoint.id.get(..12).unwrap_or_default()
+                    )
                 })
                 .collect();
             if !members.is_empty() {
@@ -317,7 +342,9 @@ impl Net {
             known
                 .networks
                 .values()
-                .filter(|network| known.up.contains(&network.record.id) && !used(&network.record.id))
+                .filter(|network| {
+                    known.up.contains(&network.record.id) && !used(&network.record.id)
+                })
                 .cloned()
                 .collect()
         };
@@ -343,7 +370,10 @@ fn check(request: &CreateNetworkRequest) -> Result<()> {
     if PREDEFINED.contains(&request.name.as_str()) || request.name == "default" {
         return Err(Error::new(
             Kind::PermissionDenied,
-            format!("operation is not permitted on predefined {} network", request.name),
+            format!(
+                "operation is not permitted on predefined {} network",
+                request.name
+            ),
         ));
     }
     names::check(&request.name).map_err(|_| {
@@ -353,13 +383,17 @@ fn check(request: &CreateNetworkRequest) -> Result<()> {
         ))
     })?;
     if request.name.starts_with("container:") {
-        return Err(Error::invalid("invalid network name: \"container:\" is no network"));
+        return Err(Error::invalid(
+            "invalid network name: \"container:\" is no network",
+        ));
     }
     match request.driver.as_str() {
         "" | "default" | "bridge" => Ok(()),
         other => Err(Error::new(
             Kind::NotFound,
-            format!("could not find plugin {other} in v1 plugin registry: this daemon has the driver bridge"),
+            format!(
+                "could not find plugin {other} in v1 plugin registry: this daemon has the driver bridge"
+            ),
         )),
     }
 }

@@ -80,7 +80,9 @@ pub(crate) fn start(
         let udp = UdpSocket::bind((ADDRESS, 0)).map_err(|error| Error::io(what, error))?;
         let tcp = TcpListener::bind((ADDRESS, 0)).map_err(|error| Error::io(what, error))?;
         let port = |address: std::io::Result<SocketAddr>| {
-            address.map(|address| address.port()).map_err(|error| Error::io(what, error))
+            address
+                .map(|address| address.port())
+                .map_err(|error| Error::io(what, error))
         };
         // Port 53 stays the container's own: rules lead from there to here.
         let lead = |protocol: u8, port: u16| {
@@ -89,9 +91,21 @@ pub(crate) fn start(
                 .port(protocol, PORT)
                 .redirect(ADDRESS.into(), port)
         };
-        let rules = vec![lead(17, port(udp.local_addr())?), lead(6, port(tcp.local_addr())?)];
-        nft::replace(TABLE, vec![Chain { name: "output", hook: Some(Hook::OUTPUT), rules }])?;
-        let asynchronous = udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true));
+        let rules = vec![
+            lead(17, port(udp.local_addr())?),
+            lead(6, port(tcp.local_addr())?),
+        ];
+        nft::replace(
+            TABLE,
+            vec![Chain {
+                name: "output",
+                hook: Some(Hook::OUTPUT),
+                rules,
+            }],
+        )?;
+        let asynchronous = udp
+            .set_nonblocking(true)
+            .and_then(|()| tcp.set_nonblocking(true));
         asynchronous.map_err(|error| Error::io(what, error))?;
         Ok((udp, tcp))
     })?;
@@ -169,7 +183,9 @@ impl Desk {
     fn known_answer(&self, question: &[u8]) -> Option<Vec<u8>> {
         let request = Message::from_vec(question).ok()?;
         let query = request.queries.first()?;
-        if query.query_class() != DNSClass::IN || request.metadata.message_type != MessageType::Query {
+        if query.query_class() != DNSClass::IN
+            || request.metadata.message_type != MessageType::Query
+        {
             return None;
         }
         let name = query.name();
@@ -185,11 +201,13 @@ impl Desk {
             kind => {
                 // A name that is known has no records of other kinds.
                 let addresses = names::addresses(&known, &self.container, text)?;
-                let fitting = addresses.into_iter().filter_map(|address| match (kind, address) {
-                    (RecordType::A, IpAddr::V4(address)) => Some(RData::A(A(address))),
-                    (RecordType::AAAA, IpAddr::V6(address)) => Some(RData::AAAA(AAAA(address))),
-                    _ => None,
-                });
+                let fitting = addresses
+                    .into_iter()
+                    .filter_map(|address| match (kind, address) {
+                        (RecordType::A, IpAddr::V4(address)) => Some(RData::A(A(address))),
+                        (RecordType::AAAA, IpAddr::V6(address)) => Some(RData::AAAA(AAAA(address))),
+                        _ => None,
+                    });
                 fitting.collect()
             }
         };
@@ -241,7 +259,9 @@ fn reply(request: &Message, code: ResponseCode) -> Message {
 }
 
 async fn host_servers() -> Vec<IpAddr> {
-    let text = tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default();
+    let text = tokio::fs::read_to_string("/etc/resolv.conf")
+        .await
+        .unwrap_or_default();
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("nameserver"))
         .filter_map(|rest| rest.trim().split('%').next()?.parse().ok())
@@ -269,7 +289,9 @@ async fn ask_by_udp(server: IpAddr, question: &[u8]) -> std::io::Result<Vec<u8>>
 
 async fn ask_by_tcp(server: IpAddr, question: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = tokio::net::TcpStream::connect((server, PORT)).await?;
-    stream.write_u16(u16::try_from(question.len()).unwrap_or(0)).await?;
+    stream
+        .write_u16(u16::try_from(question.len()).unwrap_or(0))
+        .await?;
     stream.write_all(question).await?;
     let length = stream.read_u16().await?;
     let mut answer = vec![0; usize::from(length)];

@@ -24,7 +24,7 @@ use super::namespace;
 use crate::{Error, Kind, Result};
 
 /// The loopback interface is the first of each namespace.
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// A connection to the kernel for one namespace.
 #[derive(Debug)]
@@ -54,7 +54,10 @@ impl Links {
     pub(crate) fn here() -> Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|error| Error::io("cannot open a netlink socket", error))?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        Ok(Self {
+            handle,
+            connection: tokio::spawn(connection),
+        })
     }
 
     /// Of the namespace at `path`. Blocks for a moment.
@@ -68,7 +71,12 @@ impl Links {
 
     /// The index of a link; None when there is none of this name.
     pub(crate) async fn index(&self, name: &str) -> Result<Option<u32>> {
-        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        let mut found = self
+            .handle
+            .link()
+            .get()
+            .match_name(name.to_owned())
+            .execute();
         match found.try_next().await {
             Ok(link) => Ok(link.map(|link| link.header.index)),
             Err(error) if errno(&error) == Some(libc_errno::ENODEV) => Ok(None),
@@ -108,12 +116,15 @@ impl Links {
             .map_err(|error| failed("cannot list the routes".to_owned(), error))?;
         let nets = routes.into_iter().filter_map(|route| {
             let length = route.header.destination_prefix_length;
-            route.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) if length > 0 => {
-                    IpNet::new(IpAddr::V4(*address), length).ok()
-                }
-                _ => None,
-            })
+            route
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) if length > 0 => {
+                        IpNet::new(IpAddr::V4(*address), length).ok()
+                    }
+                    _ => None,
+                })
         });
         Ok(nets.collect())
     }
@@ -159,12 +170,12 @@ impl Links {
     /// The way to everything else.
     pub(crate) async fn default_route(&self, gateway: IpAddr) -> Result<()> {
         let message = match gateway {
-            IpAddr::V4(gateway) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build()
-            }
-            IpAddr::V6(gateway) => {
-                RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build()
-            }
+            IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .gateway(gateway)
+                .build(),
+            IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .gateway(gateway)
+                .build(),
         };
         match self.handle.route().add(message).execute().await {
             Err(error) if errno(&error) != Some(libc_errno::EEXIST) => {
@@ -174,24 +185,24 @@ impl Links {
         }
     }
 
-    /// Sets the loopback interface up.
-    pub(crate) async fn loopback(&self) -> Result<()> {
-        let message = LinkUnspec::new_with_index(LOOPBACK).up().build();
+    /// Sets an interface up.
+    pub(crate) async fn set_up(&self, index: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).up().build();
         self.handle
             .link()
             .set(message)
             .execute()
             .await
-            .map_err(|error| failed("cannot set the loopback interface up".to_owned(), error))
+            .map_err(|error| failed(format!("cannot set the interface {index} up"), error))
     }
 
-    /// Makes a pair of interfaces, both up, in one call: the outer one here on
-    /// the bridge, the inner one in `namespace`.
+    /// Makes a pair of interfaces in one call: the outer one here, up and on
+    /// the bridge; the inner one in `namespace`, down, since the kernel cannot
+    /// set it up before the other one is there.
     pub(crate) async fn pair(&self, pair: &Pair<'_>, namespace: &File) -> Result<()> {
         let mut inner = LinkUnspec::new_with_name(pair.inner)
             .address(pair.mac.to_vec())
-            .setns_by_fd(namespace.as_raw_fd())
-            .up();
+            .setns_by_fd(namespace.as_raw_fd());
         let mut outer = LinkVeth::new(pair.outer, pair.inner)
             .controller(pair.bridge)
             .up();
@@ -232,7 +243,9 @@ mod libc_errno {
 
 fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
-        rtnetlink::Error::NetlinkError(ErrorMessage { code: Some(code), .. }) => Some(-code.get()),
+        rtnetlink::Error::NetlinkError(ErrorMessage {
+            code: Some(code), ..
+        }) => Some(-code.get()),
         _ => None,
     }
 }

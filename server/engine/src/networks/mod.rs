@@ -128,7 +128,10 @@ mod tests {
 
     #[test]
     fn tags_differ_and_stay() {
-        assert_eq!(tag(Path::new("/var/lib/davit")), tag(Path::new("/var/lib/davit")));
+        assert_eq!(
+            tag(Path::new("/var/lib/davit")),
+            tag(Path::new("/var/lib/davit"))
+        );
         assert_ne!(tag(Path::new("/a")), tag(Path::new("/b")));
         assert_eq!(tag(Path::new("/a")).len(), 7);
     }

@@ -20,9 +20,8 @@ pub(crate) fn addresses(known: &Known, container: &str, name: &str) -> Option<Ve
         let suffix = format!(".{}", network.record.name);
         let bare = name.strip_suffix(suffix.as_str()).unwrap_or(name);
         for (sandbox, endpoint) in known.on(&own.network) {
-            let called = |names: Vec<String>| {
-                names.iter().any(|one| one.eq_ignore_ascii_case(bare))
-            };
+            let called =
+                |names: Vec<String>| names.iter().any(|one| one.eq_ignore_ascii_case(bare));
             let linked = own.attachment.links.iter().any(|link| {
                 link.split_once(':').is_some_and(|(container, alias)| {
                     alias.eq_ignore_ascii_case(bare)
@@ -54,6 +53,9 @@ pub(crate) fn name(known: &Known, container: &str, address: IpAddr) -> Option<St
 /// only.
 pub(crate) fn has_way_out(known: &Known, container: &str) -> bool {
     known.sandboxes.get(container).is_some_and(|sandbox| {
-        sandbox.endpoints.iter().any(|endpoint| !endpoint.gateways.is_empty())
+        sandbox
+            .endpoints
+            .iter()
+            .any(|endpoint| !endpoint.gateways.is_empty())
     })
 }

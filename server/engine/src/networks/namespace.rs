@@ -39,10 +39,7 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 }
 
 /// Makes a namespace, mounts it on `path`, and runs `work` in it.
-pub(crate) fn make<T: Send>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T> + Send,
-) -> Result<T> {
+pub(crate) fn make<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     // What a run that crashed has left there.
     remove(path)?;
     let what = |step: &str| format!("cannot {step} the network namespace {}", path.display());
@@ -52,17 +49,20 @@ pub(crate) fn make<T: Send>(
     File::create(path).map_err(|error| Error::io(what("make"), error))?;
     on_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::io(what("make"), errno))?;
-        mount(Some(OWN), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(|errno| Error::io(what("mount"), errno))?;
+        mount(
+            Some(OWN),
+            path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .map_err(|errno| Error::io(what("mount"), errno))?;
         work()
     })
 }
 
 /// Runs `work` in the namespace at `path`.
-pub(crate) fn enter<T: Send>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T> + Send,
-) -> Result<T> {
+pub(crate) fn enter<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let what = || format!("cannot enter the network namespace {}", path.display());
     let file = File::open(path).map_err(|error| Error::io(what(), error))?;
     on_a_thread(|| {
@@ -75,7 +75,10 @@ pub(crate) fn enter<T: Send>(
 /// is not there is fine.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     let failed = |error: io::Error| {
-        Error::io(format!("cannot remove the network namespace {}", path.display()), error)
+        Error::io(
+            format!("cannot remove the network namespace {}", path.display()),
+            error,
+        )
     };
     loop {
         match umount2(path, MntFlags::MNT_DETACH) {

@@ -51,7 +51,11 @@ impl Network {
             .map(subnet)
             .collect::<Result<Vec<_>>>()?;
         check_link_name(&record.bridge)?;
-        let network = Self { ns: ns.to_owned(), record, subnets };
+        let network = Self {
+            ns: ns.to_owned(),
+            record,
+            subnets,
+        };
         network.mtu()?;
         for key in [TALK, MASQUERADE] {
             network.flag(key, true)?;
@@ -72,7 +76,9 @@ impl Network {
                 .filter(|mtu| (68..=65535).contains(mtu))
                 .map(Some)
                 .ok_or_else(|| {
-                    Error::invalid(format!("invalid value {text:?} for {MTU}: a number from 68 to 65535 is needed"))
+                    Error::invalid(format!(
+                        "invalid value {text:?} for {MTU}: a number from 68 to 65535 is needed"
+                    ))
                 }),
         }
     }
@@ -123,7 +129,10 @@ fn subnet(record: &SubnetRecord) -> Result<Subnet> {
     }
     let range = match record.ip_range.as_str() {
         "" => net,
-        text => text.parse::<IpNet>().map_err(|_| bad("ip range", text))?.trunc(),
+        text => text
+            .parse::<IpNet>()
+            .map_err(|_| bad("ip range", text))?
+            .trunc(),
     };
     if !net.contains(&range) {
         return Err(Error::invalid(format!(
@@ -135,7 +144,13 @@ fn subnet(record: &SubnetRecord) -> Result<Subnet> {
         .values()
         .map(|text| text.parse().map_err(|_| bad("auxiliary address", text)))
         .collect::<Result<_>>()?;
-    Ok(Subnet { net, gateway, range, auxiliary, automatic: record.automatic })
+    Ok(Subnet {
+        net,
+        gateway,
+        range,
+        auxiliary,
+        automatic: record.automatic,
+    })
 }
 
 /// A record of a subnet that the daemon picked.
@@ -192,7 +207,10 @@ mod tests {
             ("10.1.2.0/24", "10.1.2.255", ""),
             ("10.1.2.0/24", "", "10.1.0.0/16"),
         ] {
-            assert!(Network::read("n", record(subnet, gateway, range)).is_err(), "{subnet} {gateway} {range}");
+            assert!(
+                Network::read("n", record(subnet, gateway, range)).is_err(),
+                "{subnet} {gateway} {range}"
+            );
         }
     }
 

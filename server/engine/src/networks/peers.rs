@@ -26,7 +26,12 @@ impl Net {
             known
                 .sandboxes
                 .values()
-                .map(|sandbox| (sandbox.files.join("hosts"), lines(&known, &sandbox.container)))
+                .map(|sandbox| {
+                    (
+                        sandbox.files.join("hosts"),
+                        lines(&known, &sandbox.container),
+                    )
+                })
                 .collect()
         };
         for (path, lines) in wanted {
@@ -122,8 +127,14 @@ mod tests {
         assert!(one.starts_with("127.0.0.1\tlocalhost\n# others"));
         let edited = format!("{one}10.9.9.9\tmine\n");
         let two = with_block(&edited, &["10.0.0.3\tdb".to_owned()]);
-        assert!(two.starts_with("127.0.0.1\tlocalhost\n10.9.9.9\tmine\n# others"), "{two}");
+        assert!(
+            two.starts_with("127.0.0.1\tlocalhost\n10.9.9.9\tmine\n# others"),
+            "{two}"
+        );
         assert!(two.contains("10.0.0.3\tdb") && !two.contains("10.0.0.2"));
-        assert_eq!(with_block(&two, &[]), "127.0.0.1\tlocalhost\n10.9.9.9\tmine\n");
+        assert_eq!(
+            with_block(&two, &[]),
+            "127.0.0.1\tlocalhost\n10.9.9.9\tmine\n"
+        );
     }
 }

@@ -36,7 +36,12 @@ pub(crate) fn wanted(options: &ContainerOptions, exposed: &[String]) -> Result<V
                     wanted.container_port == container_port && wanted.protocol == protocol
                 });
                 if !published {
-                    all.push(Wanted { container_port, protocol, host_ip: None, host_ports: None });
+                    all.push(Wanted {
+                        container_port,
+                        protocol,
+                        host_ip: None,
+                        host_ports: None,
+                    });
                 }
             }
         }
@@ -65,9 +70,16 @@ fn one(binding: &PortBinding) -> Result<Wanted> {
     };
     let host_ports = match binding.host_port.as_str() {
         "" | "0" => None,
-        text => Some(range(text).ok_or_else(|| Error::invalid(format!("invalid hostPort: {text}")))?),
+        text => {
+            Some(range(text).ok_or_else(|| Error::invalid(format!("invalid hostPort: {text}")))?)
+        }
     };
-    Ok(Wanted { container_port, protocol, host_ip, host_ports })
+    Ok(Wanted {
+        container_port,
+        protocol,
+        host_ip,
+        host_ports,
+    })
 }
 
 /// "80" or "80-90".
@@ -79,7 +91,11 @@ fn range(text: &str) -> Option<(u16, u16)> {
 
 /// "80", "80/udp" or "80-90/tcp".
 pub(crate) fn exposed_ports(text: &str) -> Result<Vec<(u16, Protocol)>> {
-    let bad = || Error::invalid(format!("invalid exposed port {text:?}: use PORT or PORT/PROTOCOL"));
+    let bad = || {
+        Error::invalid(format!(
+            "invalid exposed port {text:?}: use PORT or PORT/PROTOCOL"
+        ))
+    };
     let (ports, protocol) = text.split_once('/').unwrap_or((text, ""));
     let protocol = Protocol::parse(protocol).ok_or_else(bad)?;
     let (first, last) = range(ports).ok_or_else(bad)?;
@@ -158,7 +174,9 @@ pub(crate) fn allocate<'a>(
         match (found, refusal) {
             (Some(set), _) => {
                 if want.host_ports.is_none() {
-                    start = set.first().map_or(start, |one| one.host_port.saturating_add(1));
+                    start = set
+                        .first()
+                        .map_or(start, |one| one.host_port.saturating_add(1));
                 }
                 picked.extend(set);
             }
@@ -182,7 +200,10 @@ impl Taken {
     pub(crate) fn error(&self, name: &str, endpoint: &str) -> Error {
         let address = std::net::SocketAddr::new(self.port.host_ip, self.port.host_port);
         let reason = if self.holder.is_empty() {
-            format!("failed to bind host port for {address}/{}: address already in use", self.port.protocol.as_str())
+            format!(
+                "failed to bind host port for {address}/{}: address already in use",
+                self.port.protocol.as_str()
+            )
         } else {
             format!(
                 "Bind for {address} failed: port is already allocated (container {} has it)",
@@ -223,12 +244,19 @@ mod tests {
     }
 
     fn options(ports: Vec<PortBinding>) -> ContainerOptions {
-        ContainerOptions { ports, ..Default::default() }
+        ContainerOptions {
+            ports,
+            ..Default::default()
+        }
     }
 
     #[test]
     fn bindings_are_read() {
-        let list = wanted(&options(vec![binding(80, "", "127.0.0.1", "8080-8090")]), &[]).unwrap();
+        let list = wanted(
+            &options(vec![binding(80, "", "127.0.0.1", "8080-8090")]),
+            &[],
+        )
+        .unwrap();
         assert_eq!(list[0].host_ports, Some((8080, 8090)));
         assert_eq!(list[0].protocol, Protocol::Tcp);
         for bad in [
@@ -239,7 +267,10 @@ mod tests {
             binding(80, "", "", "9-8"),
             binding(80, "", "", "x"),
         ] {
-            assert_eq!(wanted(&options(vec![bad]), &[]).unwrap_err().kind(), crate::Kind::InvalidArgument);
+            assert_eq!(
+                wanted(&options(vec![bad]), &[]).unwrap_err().kind(),
+                crate::Kind::InvalidArgument
+            );
         }
     }
 
@@ -260,14 +291,22 @@ mod tests {
         assert_eq!(first[0].host_port, 8080);
         let held = first[0].clone();
         let taken = |port: &Published| clash(port, &held).then_some("web");
-        let refusal = allocate(&one("8080"), false, taken, 0, free).unwrap_err().error("b", "e");
+        let refusal = allocate(&one("8080"), false, taken, 0, free)
+            .unwrap_err()
+            .error("b", "e");
         assert_eq!(
             refusal.to_string(),
             "driver failed programming external connectivity on endpoint b (e): Bind for 0.0.0.0:8080 failed: \
              port is already allocated (container web has it)"
         );
-        assert_eq!(allocate(&one("8080-8082"), false, taken, 0, free).unwrap()[0].host_port, 8081);
-        assert_eq!(allocate(&one(""), false, taken, 40000, free).unwrap()[0].host_port, 40000);
+        assert_eq!(
+            allocate(&one("8080-8082"), false, taken, 0, free).unwrap()[0].host_port,
+            8081
+        );
+        assert_eq!(
+            allocate(&one(""), false, taken, 40000, free).unwrap()[0].host_port,
+            40000
+        );
         let two = [one("8080"), one("8080")].concat();
         assert!(allocate(&two, false, |_| None, 0, free).is_err());
     }

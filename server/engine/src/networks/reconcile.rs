@@ -4,8 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Net,
-    namespace,
+    Net, namespace,
     sandbox::{FILE, Sandbox},
 };
 use crate::{Result, shim::Bundle};
@@ -42,7 +41,10 @@ impl Net {
         for sandbox in sandboxes {
             let named = sandbox.endpoints.iter().any(|endpoint| {
                 let known = self.known();
-                known.networks.get(&endpoint.network).is_some_and(|one| !one.is_default())
+                known
+                    .networks
+                    .get(&endpoint.network)
+                    .is_some_and(|one| !one.is_default())
             });
             if named && let Err(error) = self.serve_names(&sandbox, &servers(&sandbox.container)) {
                 tracing::error!(container = sandbox.container, error = %error.chain(), "names do not resolve in it");
@@ -65,7 +67,12 @@ impl Net {
         known
             .sandboxes
             .values()
-            .flat_map(|sandbox| sandbox.endpoints.iter().map(|endpoint| endpoint.network.clone()))
+            .flat_map(|sandbox| {
+                sandbox
+                    .endpoints
+                    .iter()
+                    .map(|endpoint| endpoint.network.clone())
+            })
             .collect()
     }
 
@@ -99,7 +106,11 @@ impl Net {
 
     fn drop_namespaces(&self) {
         let directory = namespace::directory(&self.state_dir);
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let id = entry.file_name().to_string_lossy().into_owned();
             if self.known().sandboxes.contains_key(&id) {
                 continue;

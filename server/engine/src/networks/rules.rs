@@ -44,12 +44,36 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0));
 pub(crate) fn chains(picture: &Picture) -> Vec<Chain> {
     let to_ports = || vec![Rule::new().to_local().jump(PORTS)];
     vec![
-        Chain { name: PORTS, hook: None, rules: ports(picture) },
-        Chain { name: "raw", hook: Some(Hook::RAW), rules: raw(picture) },
-        Chain { name: "prerouting", hook: Some(Hook::PREROUTING), rules: to_ports() },
-        Chain { name: "output", hook: Some(Hook::OUTPUT), rules: to_ports() },
-        Chain { name: "postrouting", hook: Some(Hook::POSTROUTING), rules: postrouting(picture) },
-        Chain { name: "forward", hook: Some(Hook::FORWARD), rules: forward(picture) },
+        Chain {
+            name: PORTS,
+            hook: None,
+            rules: ports(picture),
+        },
+        Chain {
+            name: "raw",
+            hook: Some(Hook::RAW),
+            rules: raw(picture),
+        },
+        Chain {
+            name: "prerouting",
+            hook: Some(Hook::PREROUTING),
+            rules: to_ports(),
+        },
+        Chain {
+            name: "output",
+            hook: Some(Hook::OUTPUT),
+            rules: to_ports(),
+        },
+        Chain {
+            name: "postrouting",
+            hook: Some(Hook::POSTROUTING),
+            rules: postrouting(picture),
+        },
+        Chain {
+            name: "forward",
+            hook: Some(Hook::FORWARD),
+            rules: forward(picture),
+        },
     ]
 }
 
@@ -79,7 +103,12 @@ fn postrouting(picture: &Picture) -> Vec<Rule> {
     for bridge in &picture.bridges {
         // The host's loopback, and a container that calls its own network's
         // published port, must get their answers by way of the host.
-        rules.push(Rule::new().output(&bridge.name).from(LOOPBACK, 8).masquerade());
+        rules.push(
+            Rule::new()
+                .output(&bridge.name)
+                .from(LOOPBACK, 8)
+                .masquerade(),
+        );
         for subnet in &bridge.subnets {
             let from = || Rule::new().from(subnet.network(), subnet.prefix_len());
             rules.push(from().output(&bridge.name).published().masquerade());

@@ -2,11 +2,7 @@
 //! connected, and the ports that are published for it. Kept in memory and, as
 //! the record of what is about to be made, in the run's bundle.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use davit_store::options::NetworkAttachment;
 use ipnet::IpNet;

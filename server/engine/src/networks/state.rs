@@ -38,7 +38,11 @@ impl Known {
             "" | "default" => DEFAULT,
             other => other,
         };
-        let visible = || self.networks.values().filter(|one| one.is_default() || one.ns == ns);
+        let visible = || {
+            self.networks
+                .values()
+                .filter(|one| one.is_default() || one.ns == ns)
+        };
         if let Some(found) = visible().find(|one| one.record.id == reference) {
             return Ok(Arc::clone(found));
         }
@@ -61,7 +65,10 @@ impl Known {
         network: &'a str,
     ) -> impl Iterator<Item = (&'a Sandbox, &'a Endpoint)> {
         self.sandboxes.values().filter_map(move |sandbox| {
-            let endpoint = sandbox.endpoints.iter().find(|one| one.network == network)?;
+            let endpoint = sandbox
+                .endpoints
+                .iter()
+                .find(|one| one.network == network)?;
             Some((sandbox, endpoint))
         })
     }

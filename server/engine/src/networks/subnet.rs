@@ -15,7 +15,10 @@ const TRIES: u128 = 1 << 17;
 pub(crate) fn default_pools() -> Vec<(Ipv4Net, u8)> {
     let mut pools = Vec::new();
     for second in 17..=31 {
-        pools.push((Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16), 16));
+        pools.push((
+            Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16),
+            16,
+        ));
     }
     pools.push((Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16), 20));
     pools
@@ -138,15 +141,20 @@ mod tests {
         let subnet = net("10.0.0.0/29");
         let next = |last: Option<&str>, taken: &[&str]| {
             let last = last.map(|text| text.parse().unwrap());
-            next_address(&subnet, &subnet, last, |a| taken.contains(&a.to_string().as_str()))
-                .map(|address| address.to_string())
+            next_address(&subnet, &subnet, last, |a| {
+                taken.contains(&a.to_string().as_str())
+            })
+            .map(|address| address.to_string())
         };
         assert_eq!(next(None, &[]).unwrap(), "10.0.0.1");
         assert_eq!(next(Some("10.0.0.1"), &[]).unwrap(), "10.0.0.2");
         assert_eq!(next(Some("10.0.0.6"), &["10.0.0.1"]).unwrap(), "10.0.0.2");
         let all: Vec<String> = (1..7).map(|n| format!("10.0.0.{n}")).collect();
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
-        assert_eq!(next(None, &all).unwrap_err().kind(), Kind::ResourceExhausted);
+        assert_eq!(
+            next(None, &all).unwrap_err().kind(),
+            Kind::ResourceExhausted
+        );
     }
 
     #[test]
@@ -155,7 +163,10 @@ mod tests {
         let first = next_address(&subnet, &range, None, |_| false).unwrap();
         assert_eq!(first.to_string(), "10.1.7.0");
         let six = IpNet::V6(local_v6(&"0123456789abcdef".repeat(4)));
-        assert!(six.to_string().starts_with("fd23:4567:89ab:cdef::/64"), "{six}");
+        assert!(
+            six.to_string().starts_with("fd23:4567:89ab:cdef::/64"),
+            "{six}"
+        );
         let first = next_address(&six, &six, None, |_| false).unwrap();
         assert_eq!(Some(first), nth(&six, 1));
     }

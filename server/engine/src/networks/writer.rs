@@ -58,8 +58,10 @@ async fn serve(
                 }
             });
             work.await.unwrap_or_else(|panic| {
-                Err(Error::internal("writing the network rules panicked; this is a bug")
-                    .with_source(panic))
+                Err(
+                    Error::internal("writing the network rules panicked; this is a bug")
+                        .with_source(panic),
+                )
             })
         };
         written = result.is_ok().then_some(picture);

@@ -56,7 +56,11 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
         }
     }
     let servers = |id: &str| {
-        let found = shared.index.all().into_iter().find(|handle| *handle.id == *id);
+        let found = shared
+            .index
+            .all()
+            .into_iter()
+            .find(|handle| *handle.id == *id);
         let view = found.map(|handle| handle.now());
         view.and_then(|view| view.details().map(|details| details.options.dns.clone()))
             .unwrap_or_default()

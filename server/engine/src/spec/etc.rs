@@ -92,7 +92,10 @@ pub fn write(
     let contents = [
         (&files.hostname, format!("{hostname}\n")),
         (&files.hosts, hosts(hostname, options, network, connection)?),
-        (&files.resolv_conf, resolv_conf(options, network, connection.resolver)?),
+        (
+            &files.resolv_conf,
+            resolv_conf(options, network, connection.resolver)?,
+        ),
     ];
     for (path, text) in contents {
         if let Some(path) = path {
@@ -300,7 +303,10 @@ mod tests {
             extra_hosts: vec!["db:10.0.0.7".into(), "six=[::2]".into()],
             ..Default::default()
         };
-        let address = Connection { addresses: vec!["10.1.2.3".parse().unwrap()], ..Default::default() };
+        let address = Connection {
+            addresses: vec!["10.1.2.3".parse().unwrap()],
+            ..Default::default()
+        };
         let files = write(
             dir.path(),
             "name-that-is-longer",

@@ -6,6 +6,7 @@ mod convert;
 mod events;
 mod images;
 mod namespace;
+mod networks;
 mod status;
 mod system;
 mod tasks;
@@ -14,7 +15,7 @@ use davit_engine::Engine;
 use davit_images::Images;
 use davit_proto::v1::{
     containers_server::ContainersServer, events_server::EventsServer, images_server::ImagesServer,
-    system_server::SystemServer, tasks_server::TasksServer,
+    networks_server::NetworksServer, system_server::SystemServer, tasks_server::TasksServer,
 };
 use davit_store::Store;
 use tonic::service::RoutesBuilder;
@@ -53,6 +54,7 @@ impl Native {
                     .max_encoding_message_size(MAX_MESSAGE_BYTES),
             )
             .add_service(EventsServer::new(self.clone()))
+            .add_service(NetworksServer::new(self.clone()))
             .add_service(SystemServer::new(self));
     }
 }

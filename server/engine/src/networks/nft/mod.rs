@@ -48,11 +48,31 @@ pub(crate) struct Hook {
 }
 
 impl Hook {
-    pub(crate) const RAW: Self = Self { kind: "filter", number: 0, priority: -300 };
-    pub(crate) const PREROUTING: Self = Self { kind: "nat", number: 0, priority: -100 };
-    pub(crate) const OUTPUT: Self = Self { kind: "nat", number: 3, priority: -100 };
-    pub(crate) const POSTROUTING: Self = Self { kind: "nat", number: 4, priority: 100 };
-    pub(crate) const FORWARD: Self = Self { kind: "filter", number: 2, priority: 0 };
+    pub(crate) const RAW: Self = Self {
+        kind: "filter",
+        number: 0,
+        priority: -300,
+    };
+    pub(crate) const PREROUTING: Self = Self {
+        kind: "nat",
+        number: 0,
+        priority: -100,
+    };
+    pub(crate) const OUTPUT: Self = Self {
+        kind: "nat",
+        number: 3,
+        priority: -100,
+    };
+    pub(crate) const POSTROUTING: Self = Self {
+        kind: "nat",
+        number: 4,
+        priority: 100,
+    };
+    pub(crate) const FORWARD: Self = Self {
+        kind: "filter",
+        number: 2,
+        priority: 0,
+    };
 }
 
 /// A chain with all its rules; without a hook it is jumped to.
@@ -83,9 +103,7 @@ pub(crate) fn replace(table: &str, chains: Vec<Chain>) -> Result<()> {
     }
     for chain in chains {
         for rule in chain.rules {
-            let attributes = named()
-                .text(2, chain.name)
-                .nested(4, rule.expressions());
+            let attributes = named().text(2, chain.name).nested(4, rule.expressions());
             batch.add(NEW_RULE, CREATE | APPEND, attributes);
         }
     }
@@ -124,7 +142,14 @@ impl Batch {
         for (number, (kind, flags, body)) in (1..).zip(&self.messages) {
             // Failures are told for each message anyway.
             let acknowledge = if number == last { ACKNOWLEDGE } else { 0 };
-            message(&mut bytes, *kind, flags | acknowledge, number, (INET, 0), body);
+            message(
+                &mut bytes,
+                *kind,
+                flags | acknowledge,
+                number,
+                (INET, 0),
+                body,
+            );
         }
         message(&mut bytes, BATCH_END, 0, last + 1, (0, SUBSYSTEM), &[]);
         exchange(&bytes, last)
@@ -161,9 +186,18 @@ fn exchange(bytes: &[u8], last: u32) -> io::Result<()> {
     )?;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     // A batch goes in one piece.
-    let _ = setsockopt(&socket, sockopt::SndBufForce, &bytes.len().max(1 << 16).saturating_mul(2));
+    let _ = setsockopt(
+        &socket,
+        sockopt::SndBufForce,
+        &bytes.len().max(1 << 16).saturating_mul(2),
+    );
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(10, 0))?;
-    sendto(socket.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    sendto(
+        socket.as_raw_fd(),
+        bytes,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )?;
     let mut buffer = vec![0; ANSWER_BYTES];
     let mut failure = None;
     loop {
@@ -190,7 +224,9 @@ fn answer(rest: &mut &[u8]) -> Option<(u32, i32)> {
         let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
         let sequence = u32::from_ne_bytes(number(8)?);
         let code = number(16).map_or(0, i32::from_ne_bytes);
-        *rest = rest.get(length.max(16).next_multiple_of(4)..).unwrap_or_default();
+        *rest = rest
+            .get(length.max(16).next_multiple_of(4)..)
+            .unwrap_or_default();
         if kind == ERROR {
             return Some((sequence, code));
         }

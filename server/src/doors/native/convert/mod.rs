@@ -3,11 +3,13 @@
 
 mod container;
 mod image;
+mod network;
 mod options;
 mod task;
 
 pub(super) use container::*;
 pub(super) use image::*;
+pub(super) use network::*;
 pub(super) use options::*;
 pub(super) use task::*;
 
