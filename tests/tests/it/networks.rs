@@ -101,10 +101,10 @@ impl Elsewhere {
 
     /// What a web server says when it is asked from here.
     fn get(&self, address: &str) -> Option<String> {
+        // busybox's wget has a time limit of its own, which crashes it.
         let output = command("ip")
-            .args([
-                "netns", "exec", &self.name, "busybox", "wget", "-q", "-T", "3", "-O", "-",
-            ])
+            .args(["netns", "exec", &self.name, "busybox", "timeout", "3"])
+            .args(["busybox", "wget", "-q", "-O", "-"])
             .arg(format!("http://{address}/"))
             .output()
             .expect("ip can be run");
@@ -340,11 +340,9 @@ fn ports_in_their_forms() {
         &["--name", "b", "-P", "--expose", "80"],
         "all",
     );
-    let port = inspect(
-        &daemon,
-        "b",
-        "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}",
-    );
+    let ports = inspect(&daemon, "b", "{{json .NetworkSettings.Ports}}");
+    let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
+    let port = ports["80/tcp"][0]["HostPort"].as_str().unwrap().to_owned();
     eventually("the web server to answer", || {
         get(&format!("127.0.0.1:{port}")).as_deref() == Some("all")
     });
@@ -355,23 +353,22 @@ fn ports_in_their_forms() {
             .ok(),
         "80/tcp"
     );
-    // UDP, by the real docker CLI.
+    // UDP, published by the real docker CLI; the server is this test's.
     let udp = free_port();
-    let server = format!("nc -u -l -p 9 -e sh -c 'read x; echo got $x'");
+    let publish = format!("{udp}:9/udp");
     daemon
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "u",
-            "-p",
-            &format!("{udp}:9/udp"),
-            &image,
-            "sh",
-            "-c",
-            &server,
-        ])
+        .docker(&["run", "-d", "--name", "u", "-p", &publish, &image, "sleep", "1000"])
         .ok();
+    let inside = format!("/proc/{}/ns/net", inspect(&daemon, "u", "{{.State.Pid}}"));
+    std::thread::spawn(move || {
+        let namespace = fs::File::open(inside).unwrap();
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let server = std::net::UdpSocket::bind("0.0.0.0:9").unwrap();
+        let mut buffer = [0; 100];
+        let (length, from) = server.recv_from(&mut buffer).unwrap();
+        let text = format!("got {}", String::from_utf8_lossy(&buffer[..length]));
+        server.send_to(text.as_bytes(), from).unwrap();
+    });
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket
         .set_read_timeout(Some(Duration::from_millis(200)))
@@ -419,17 +416,8 @@ fn networks_are_apart_and_containers_move_between_them() {
         "{{.NetworkSettings.Networks.red.IPAddress}}",
     );
     let ask = |what: &str| {
-        daemon.davit(&[
-            "exec",
-            "c",
-            "wget",
-            "-q",
-            "-T",
-            "2",
-            "-O",
-            "-",
-            &format!("http://{what}/"),
-        ])
+        let url = format!("http://{what}/");
+        daemon.davit(&["exec", "c", "timeout", "3", "wget", "-q", "-O", "-", &url])
     };
     assert_ne!(ask(&address).code, 0);
     daemon
