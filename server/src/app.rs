@@ -67,7 +67,7 @@ async fn open(config: &Config) -> Result<Parts> {
     let engine = Engine::open(engine_config(config)?, store.clone(), images.clone()).await?;
     let condition = match condition {
         Condition::Fresh => "fresh".to_owned(),
-        Condition::Existing { .. } => "existing".to_owned(),
+        Condition::Existing => "existing".to_owned(),
         Condition::Rebuilt { reason, .. } => format!("rebuilt: {reason}"),
     };
     Ok(Parts { store, images, engine, condition })
@@ -184,8 +184,10 @@ async fn serve(config: Config) -> Result<()> {
         "davitd is ready"
     );
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let tidying = tokio::spawn(crate::memory::tidy());
     wait_for_stop().await?;
     tracing::info!("stopping; containers go on running");
+    tidying.abort();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop.send(true);
     drain(grpc, docker).await;

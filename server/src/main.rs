@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod doors;
 mod log;
+mod memory;
 mod socket;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -76,6 +77,7 @@ fn die_at_failpoints() -> fail::FailScenario<'static> {
 }
 
 fn main() -> ExitCode {
+    davit_sys::memory::moderate();
     #[cfg(feature = "failpoints")]
     let _scenario = die_at_failpoints();
     let args = Args::parse();

@@ -238,6 +238,33 @@ impl Daemon {
         self.wait_ready();
     }
 
+    /// Starts the daemon again with failpoints on the way up.
+    #[track_caller]
+    pub fn try_start_again_with_failpoints(&mut self, failpoints: &str) {
+        self.spawn(Some(failpoints));
+        self.ready_or_ended();
+    }
+
+    /// Overwrites the files of a stopped daemon's store with rubbish.
+    #[track_caller]
+    pub fn damage_store(&self) {
+        assert!(self.child.is_none(), "a running daemon's store is not damaged");
+        let mut damaged = 0;
+        let mut open = vec![self.root().join("store")];
+        while let Some(dir) = open.pop() {
+            for entry in fs::read_dir(dir).expect("the store's directory").flatten() {
+                let metadata = entry.metadata().expect("an entry of the store");
+                if metadata.is_dir() {
+                    open.push(entry.path());
+                } else if metadata.len() > 4096 {
+                    fs::write(entry.path(), vec![0xa5; 100_000]).expect("a file of the store");
+                    damaged += 1;
+                }
+            }
+        }
+        assert!(damaged > 0, "there was no store");
+    }
+
     /// Kills with -9 and starts again.
     #[track_caller]
     pub fn crash_and_restart(&mut self) {
@@ -345,10 +372,10 @@ impl Daemon {
                         force: true,
                         volumes: true,
                     };
-                    if let Err(status) = client.containers().remove(request).await {
-                        if status.code() != tonic::Code::NotFound {
-                            eprintln!("clean-up: {status}");
-                        }
+                    if let Err(status) = client.containers().remove(request).await
+                        && status.code() != tonic::Code::NotFound
+                    {
+                        eprintln!("clean-up: {status}");
                     }
                 }
             }

@@ -21,3 +21,18 @@ pub fn time(time: Option<&prost_types::Timestamp>) -> String {
 
 /// How Go prints a time that was never set.
 pub const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Path and arguments in one line; an argument with a blank in quotes.
+pub fn command_line(words: &[String]) -> String {
+    let mut words = words.iter();
+    let mut line = words.next().cloned().unwrap_or_default();
+    for word in words {
+        line.push(' ');
+        if word.contains(' ') {
+            line.push_str(&format!("'{word}'"));
+        } else {
+            line.push_str(word);
+        }
+    }
+    line
+}

@@ -355,7 +355,6 @@ async fn begin(
             Ok(begun)
         }
         Err(error) => {
-            let error = error.context("OCI runtime exec failed");
             let text = error.chain();
             let code = exit_code(&text);
             exec.set(ExecState::Ended {

@@ -212,10 +212,13 @@ impl Collector {
     }
 }
 
+/// What running operations hold, and the recorded leases (namespace, id) whose operations run.
+type Held = (Vec<Node>, HashSet<(String, String)>);
+
 /// A collection under way: what is held is noted from its begin to its end.
 struct Run<'a> {
     inner: &'a Inner,
-    began_with: Option<(Vec<Node>, HashSet<(String, String)>)>,
+    began_with: Option<Held>,
 }
 
 /// A record that is gone.
@@ -232,7 +235,7 @@ impl<'a> Run<'a> {
         Self { inner, began_with: Some((held, live)) }
     }
 
-    fn began_with(&mut self) -> (Vec<Node>, HashSet<(String, String)>) {
+    fn began_with(&mut self) -> Held {
         self.began_with.take().unwrap_or_default()
     }
 

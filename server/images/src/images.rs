@@ -100,7 +100,6 @@ impl Images {
         let content = Content::at(
             config.root.join("content"),
             store.clone(),
-            leases.clone(),
             config.partial_ttl,
         )?;
         let snapshotters = match config.snapshotter.as_str() {
@@ -112,7 +111,7 @@ impl Images {
         }
         let snapshots = snapshotters
             .iter()
-            .map(|name| Snapshots::at(&config.root, name, store.clone(), leases.clone()))
+            .map(|name| Snapshots::at(&config.root, name, store.clone()))
             .collect::<Result<Vec<_>>>()?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let downloads = match config.max_concurrent_downloads {

@@ -96,26 +96,29 @@ impl From<LeaseRecord> for LeaseInfo {
     }
 }
 
+/// A resource with its namespace.
+type Hold = (String, Resource);
+
 /// What running operations hold, for garbage collection.
 #[derive(Debug, Default)]
 pub(crate) struct Holds {
-    active: HashMap<(String, Resource), usize>,
+    active: HashMap<Hold, usize>,
     /// Ids of recorded leases whose operations run: they do not expire.
     leases: HashSet<(String, String)>,
     /// What was taken hold of since the collection that runs has begun, also
     /// when it was let go again.
-    since: Option<Vec<(String, Resource)>>,
+    since: Option<Vec<Hold>>,
 }
 
 impl Holds {
     /// Starts to note what is held from now on, and gives what is held.
-    pub(crate) fn begin(&mut self) -> (Vec<(String, Resource)>, HashSet<(String, String)>) {
+    pub(crate) fn begin(&mut self) -> (Vec<Hold>, HashSet<(String, String)>) {
         self.since = Some(Vec::new());
         (self.active.keys().cloned().collect(), self.leases.clone())
     }
 
     /// What was taken hold of since [`Holds::begin`] or the last call.
-    pub(crate) fn taken(&mut self) -> Vec<(String, Resource)> {
+    pub(crate) fn taken(&mut self) -> Vec<Hold> {
         self.since.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
@@ -397,9 +400,4 @@ impl fmt::Debug for Operation {
         let mut text = f.debug_struct("Operation");
         text.field("namespace", &self.0.namespace).field("lease", &self.lease()).finish()
     }
-}
-
-/// The answer of what is not written yet.
-pub(crate) fn pending() -> Error {
-    Error::new(davit_store::Kind::Unimplemented, "not written yet")
 }

@@ -44,7 +44,7 @@ impl Random {
 
 /// What operation `n` does; the same each time it is asked for.
 enum Operation {
-    Put { id: String, record: ContainerRecord },
+    Put { id: String, record: Box<ContainerRecord> },
     Remove { id: String },
     Intend { id: String },
     Fulfil { id: String },
@@ -66,14 +66,14 @@ fn operation(n: u64) -> Operation {
             };
             let noise = (0..length).map(|_| char::from(b'a' + random.below(26) as u8));
             record.labels.insert("noise".to_owned(), noise.collect());
-            Operation::Put { id, record }
+            Operation::Put { id, record: Box::new(record) }
         }
     }
 }
 
 fn apply(tx: &Tx<'_>, n: u64) -> Result<()> {
     match operation(n) {
-        Operation::Put { id, record } => tx.put::<Containers>(("default", &id), &record)?,
+        Operation::Put { id, record } => tx.put::<Containers>(("default", &id), record.as_ref())?,
         Operation::Remove { id } => drop(tx.delete::<Containers>(("default", &id))?),
         Operation::Intend { id } => tx.put::<Intents>(&id, &IntentRecord::default())?,
         Operation::Fulfil { id } => drop(tx.delete::<Intents>(&id)?),
@@ -102,7 +102,7 @@ impl Model {
         let mut model = Self::default();
         for n in 1..=n {
             match operation(n) {
-                Operation::Put { id, record } => drop(model.containers.insert(id, record)),
+                Operation::Put { id, record } => drop(model.containers.insert(id, *record)),
                 Operation::Remove { id } => drop(model.containers.remove(&id)),
                 Operation::Intend { id } => {
                     drop(model.intents.insert(id, IntentRecord::default()));

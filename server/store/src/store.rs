@@ -141,6 +141,7 @@ impl Store {
     /// record is read by itself, and one that can't be read is an error beside
     /// its key. Entries whose very key is damaged are left out; `verify` tells
     /// of them.
+    #[expect(clippy::type_complexity, reason = "a list of keys with what they gave")]
     pub fn scan_each<T: Table>(
         &self,
         prefix: impl PrefixOf<T::Key>,

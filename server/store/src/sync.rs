@@ -317,8 +317,7 @@ impl Shared {
 
     /// The thread.
     fn run(&self) {
-        loop {
-            let Some(sync) = self.next_work() else { break };
+        while let Some(sync) = self.next_work() {
             if self.check().is_err() || self.cycle(sync).is_err() {
                 break;
             }

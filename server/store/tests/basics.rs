@@ -1,5 +1,7 @@
 //! Transactions, scans, events and durability, as callers see them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use davit_store::{
     Condition, Error, From, Item, Kind, NewEvent, Options, Store,
     table::{

@@ -1,5 +1,7 @@
 //! The store under `kill -9`, and after damage to its files.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use davit_store::{
     Condition, Item, Kind, NewEvent, Options, Store,
     table::{ContainerRecord, Containers, Meta, MetaRecord},
@@ -131,7 +133,7 @@ fn kill_9_loses_nothing_acknowledged() {
     for round in 0..25usize {
         let (durable, seen) = run_and_kill(&path, 1 + round * 17 % 60);
         let opened = Store::open(&path, Options::default()).unwrap();
-        assert_eq!(opened.condition != Condition::Fresh, true);
+        assert_ne!(opened.condition, Condition::Fresh);
         assert!(
             matches!(opened.condition, Condition::Existing),
             "{:?}",

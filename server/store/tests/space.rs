@@ -2,6 +2,8 @@
 //!
 //! `DAVIT_STORE_LIFECYCLES=100000` sets the number of lifecycles.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use davit_store::{
     NewEvent, Options, Store,
     table::{ContainerRecord, Containers, IntentRecord, Intents, SnapshotRecord, Snapshots},

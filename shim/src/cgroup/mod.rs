@@ -3,11 +3,12 @@
 //! Everything is small files of the kernel's. The rule that shapes this module: nobody is ever *moved* into a cgroup
 //! by somebody else on the way to a start, because the kernel answers that with an RCU grace period of about 10 ms.
 //! On v1 a new process writes `0` to `tasks` itself ([`Entrance::enter`]); on v2 it is born inside
-//! ([`Entrance::birthplace`]).
+//! ([`Entrance::birthplace`]). Runtimes of their own binary do move; see [`GracePeriod`].
 
 mod device;
 mod error;
 mod freeze;
+mod grace;
 mod layout;
 mod oom;
 mod remove;
@@ -24,6 +25,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use error::{Error, Result};
+pub(crate) use grace::GracePeriod;
 #[cfg(test)]
 use layout::Hierarchy;
 pub(crate) use layout::Layout;

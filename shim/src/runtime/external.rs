@@ -17,6 +17,7 @@ use super::{
     CheckpointRequest, CreateRequest, Created, ExecRequest, ProcessIo, RuntimeOptions,
     RuntimeState, report,
 };
+use crate::cgroup::GracePeriod;
 use crate::error::{Error, Kind, Result};
 use crate::reaper::Reaper;
 
@@ -109,6 +110,8 @@ impl External {
                 request.preserved.len().to_string().into(),
             ]);
         }
+        // A shortcut for the moves into cgroups that the runtime is about to make.
+        let _period = GracePeriod::begin().ok();
         self.spawn(
             args,
             request.id,

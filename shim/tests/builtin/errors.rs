@@ -78,7 +78,8 @@ fn exec_format() {
 }
 
 fn bad_specs() {
-    let cases: Vec<(&str, Box<dyn FnOnce(&mut serde_json::Value)>)> = vec![
+    type Change = Box<dyn FnOnce(&mut serde_json::Value)>;
+    let cases: Vec<(&str, Change)> = vec![
         (
             "is not supported",
             Box::new(|s| s["ociVersion"] = json!("2.0.0")),

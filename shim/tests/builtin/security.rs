@@ -7,6 +7,7 @@ use crate::bundle::{Bundle, process, wait, wait_for};
 crate::tests!(
     no_descriptors_leak,
     the_host_is_out_of_reach,
+    exec_cannot_be_looked_into,
     keyring,
     fake_terminals
 );
@@ -51,6 +52,33 @@ fn the_host_is_out_of_reach() {
             "{path}"
         );
     }
+}
+
+/// A process on its way in is visible inside, and whoever was given CAP_SYS_PTRACE there may look into it, as into
+/// all others. All it holds by then besides its stdio is its end of the channel to the shim, a socket, which /proc
+/// cannot open: no file, directory or cgroup of the host.
+fn exec_cannot_be_looked_into() {
+    let watcher = "while true; do for p in /proc/[0-9]*; do test -r $p/fd/3 && ls -l $p/fd /proc/1/exe 2>/dev/null | grep -v -E '/(dev|proc)/|pipe:|busybox|total'; done; done";
+    let bundle = Bundle::shell(watcher).with(|s| {
+        s["process"]["capabilities"]["bounding"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!("CAP_SYS_PTRACE"));
+    });
+    let runtime = bundle.runtime();
+    let (created, out) = bundle.create(&runtime).unwrap();
+    wait(runtime.start(&bundle.id)).unwrap();
+    for _ in 0..30 {
+        assert_eq!(bundle.exec(&runtime, &process(&["true"])).unwrap().code, 0);
+    }
+    wait(runtime.delete(&bundle.id, true)).unwrap();
+    wait_for(created.pid);
+    let seen = crate::bundle::read(out);
+    let of_the_host: Vec<&str> = seen
+        .lines()
+        .filter(|line| line.contains(" -> ") && !line.contains(" -> socket:["))
+        .collect();
+    assert!(of_the_host.is_empty(), "{of_the_host:#?}");
 }
 
 fn keyring() {

@@ -65,20 +65,7 @@ fn a_store_full_of_rubbish_is_rebuilt_from_the_disk() {
     let names = daemon.root().join("images/names.json");
     eventually("the copy of the names", || fs::read_to_string(&names).is_ok_and(|text| text.contains("busybox")));
     daemon.kill9();
-    let store = daemon.root().join("store");
-    let mut damaged = 0;
-    let mut open = vec![store];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(dir).unwrap().flatten() {
-            if entry.file_type().unwrap().is_dir() {
-                open.push(entry.path());
-            } else if entry.metadata().unwrap().len() > 4096 {
-                fs::write(entry.path(), vec![0xa5; 100_000]).unwrap();
-                damaged += 1;
-            }
-        }
-    }
-    assert!(damaged > 0);
+    daemon.damage_store();
     daemon.start_again();
     assert!(daemon.log().contains("STORE WAS DAMAGED"), "{}", daemon.log());
     // The image is there without a pull, and so is what runs.

@@ -1,5 +1,7 @@
 //! What goes wrong in the command line: a sentence and an exit code.
 
+use std::error::Error as _;
+
 use davit_client::ConnectError;
 use tonic::Status;
 
@@ -45,7 +47,8 @@ impl Failure {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let message = match status.code() {
-            tonic::Code::Unavailable => {
+            // Made here, not by the daemon, which also says Unavailable: of a registry, for example.
+            tonic::Code::Unavailable if status.source().is_some() => {
                 format!("the daemon can't be reached: {}", status.message())
             }
             _ => status.message().to_owned(),

@@ -65,7 +65,7 @@ fn run(root: &Root, options: &CopyInOptions, mut reader: Reader) -> Result<()> {
         Inflate::new(reader).map_err(broken)?,
     ));
     let mut unpack = Unpack::new(root, base, options.no_overwrite_dir_non_dir);
-    while let Some(entry) = tar.next().map_err(broken)? {
+    while let Some(entry) = tar.next_entry().map_err(broken)? {
         let name = String::from_utf8_lossy(&entry.path).into_owned();
         let in_entry = |error: io::Error| entry_error(root, path, &name, error);
         unpack

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use davit_images::tarball::Inflate;
 use davit_store::{Error, Result};
 
 use super::capabilities;
@@ -87,6 +88,8 @@ pub struct HostFacts {
     pub hostname: String,
     /// Architecture in Go's names.
     pub architecture: &'static str,
+    /// Whether the kernel may run programs of the x32 ABI (only ever on amd64).
+    pub x32: bool,
     /// The daemon's own oom_score_adj: without CAP_SYS_RESOURCE nothing may go
     /// below it.
     pub oom_score_adj: i32,
@@ -115,6 +118,7 @@ impl HostFacts {
             kernel: kernel_version(&release.release().to_string_lossy()),
             hostname: release.nodename().to_string_lossy().into_owned(),
             architecture: go_architecture(),
+            x32: kernel_runs_x32(&release.release().to_string_lossy()),
             oom_score_adj: text("/proc/self/oom_score_adj").parse().unwrap_or(0),
         })
     }
@@ -279,6 +283,18 @@ fn kernel_version(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// Whether the kernel may run programs of the x32 ABI: not when its configuration, where it can be read, says that
+/// they were left out, as most distributions do.
+fn kernel_runs_x32(release: &str) -> bool {
+    let read = |path: &str| -> std::io::Result<String> {
+        let file = std::io::BufReader::new(fs::File::open(path)?);
+        std::io::read_to_string(Inflate::new(file)?)
+    };
+    read("/proc/config.gz")
+        .or_else(|_| read(&format!("/boot/config-{release}")))
+        .map_or(true, |config| config.lines().any(|line| line == "CONFIG_X86_X32_ABI=y"))
+}
+
 fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -339,6 +355,7 @@ pub(super) mod tests {
             kernel: (6, 1),
             hostname: "host".to_owned(),
             architecture: "amd64",
+            x32: true,
             oom_score_adj: 0,
         }
     }

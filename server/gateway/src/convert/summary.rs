@@ -15,7 +15,7 @@ pub(crate) fn of(container: &v1::Container, size: bool, now: Timestamp) -> Value
     put("Names", json!([format!("/{}", container.name)]));
     put("Image", json!(reference::familiar(&container.image)));
     put("ImageID", json!(container.image_id));
-    put("Command", json!(command(&container.command)));
+    put("Command", json!(davit_client::docker::command_line(&container.command)));
     put("Created", json!(time::unix(container.created_at.as_ref())));
     put("Ports", docker::port_list(container));
     if size {
@@ -30,21 +30,6 @@ pub(crate) fn of(container: &v1::Container, size: bool, now: Timestamp) -> Value
     put("NetworkSettings", json!({"Networks": docker::endpoints(container)}));
     put("Mounts", container.mounts.iter().map(mount::point).collect());
     Value::Object(value)
-}
-
-/// Path and arguments in one line; an argument with a blank in quotes.
-fn command(words: &[String]) -> String {
-    let mut words = words.iter();
-    let mut line = words.next().cloned().unwrap_or_default();
-    for word in words {
-        line.push(' ');
-        if word.contains(' ') {
-            line.push_str(&format!("'{word}'"));
-        } else {
-            line.push_str(word);
-        }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ fn take_apart(source: Blocks, pieces: &mpsc::Sender<Result<Piece>>) -> io::Resul
     let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
     let inflate = Inflate::new(source)?;
     let mut tar = Tar::new(io::BufReader::with_capacity(BLOCK, inflate));
-    while let Some(entry) = tar.next()? {
+    while let Some(entry) = tar.next_entry()? {
         pieces
             .blocking_send(Ok(Piece::Entry(Box::new(entry))))
             .map_err(gone)?;

@@ -37,7 +37,7 @@ pub(crate) use writer::Tee;
 
 use crate::{
     Digest,
-    lease::{Leases, Operation, Resource},
+    lease::{Operation, Resource},
     single_flight::{Flight, SingleFlight},
 };
 
@@ -94,7 +94,6 @@ pub struct Content(Arc<Inner>);
 struct Inner {
     files: Files,
     store: Store,
-    leases: Leases,
     /// One writer, or remover, of a blob's file at a time.
     digests: SingleFlight<Digest>,
     /// One writer of an ingest at a time.
@@ -115,11 +114,10 @@ const BLOCK: usize = 1 << 20;
 impl Content {
     /// Opens the content store below `root`, and throws away what is half
     /// made or recorded nowhere. Blocks.
-    pub(crate) fn at(root: PathBuf, store: Store, leases: Leases, partial_ttl: Duration) -> Result<Self> {
+    pub(crate) fn at(root: PathBuf, store: Store, partial_ttl: Duration) -> Result<Self> {
         let content = Self(Arc::new(Inner {
             files: Files::open(root)?,
             store,
-            leases,
             digests: SingleFlight::default(),
             references: SingleFlight::default(),
             partial_ttl,

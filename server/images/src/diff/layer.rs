@@ -115,7 +115,7 @@ impl<W: Write> Layer<'_, W> {
 
     /// Empty files and directories that were only made to mount something on.
     fn is_skipped(&self, found: &Found, stat: &Stat) -> io::Result<bool> {
-        if found.kind != ChangeKind::Added || !self.skip.iter().any(|path| *path == found.path) {
+        if found.kind != ChangeKind::Added || !self.skip.contains(&found.path) {
             return Ok(false);
         }
         Ok(match FileType::from_raw_mode(stat.st_mode) {

@@ -203,8 +203,8 @@ fn copy_attributes(
     }
     copy_xattrs(&by_name(from, from_name)?, &by_name(to, to_name)?, whole)?;
     let times = Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime as i64, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: stat.st_mtime as i64, tv_nsec: stat.st_mtime_nsec as _ },
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
     };
     Ok(utimensat(to, to_name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }

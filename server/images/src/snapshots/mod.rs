@@ -38,7 +38,7 @@ pub(crate) use usage::measure;
 
 use crate::{
     content::{Labels, blocking, labels, make_dir},
-    lease::{Leases, Operation, Resource},
+    lease::{Operation, Resource},
 };
 
 /// What a snapshot can be used for.
@@ -120,7 +120,6 @@ struct Inner {
     /// `<root>/snapshots/<snapshotter>`.
     dir: PathBuf,
     store: Store,
-    leases: Leases,
     /// Number of the next directory.
     next: AtomicU64,
     /// Directories that are being made, which no record knows yet.
@@ -140,7 +139,7 @@ impl fmt::Debug for Snapshots {
 impl Snapshots {
     /// Opens the snapshotter `name` ("overlayfs" or "native") below `root`,
     /// and makes records and directories agree. Blocks.
-    pub(crate) fn at(root: &Path, name: &str, store: Store, leases: Leases) -> Result<Self> {
+    pub(crate) fn at(root: &Path, name: &str, store: Store) -> Result<Self> {
         let backend = backend::backend(name)?;
         let dir = root.join("snapshots").join(name);
         make_dir(&dir)?;
@@ -148,7 +147,6 @@ impl Snapshots {
             backend,
             dir,
             store,
-            leases,
             next: AtomicU64::new(1),
             fresh: Mutex::default(),
             boot: boot_id()?,

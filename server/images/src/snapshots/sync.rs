@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, os::fd::AsFd, time::Duration};
 
-use davit_store::{Error, Result, table};
+use davit_store::{Error, Result, table, Table};
 
 use super::{Snapshots, sidecar::Sidecar};
 use crate::{content::blocking, unpack::walk::open_root};
@@ -54,7 +54,7 @@ impl Snapshots {
     }
 
     /// Keys and directories of committed snapshots that are not synced.
-    fn unsynced(&self) -> Result<Vec<((String, String, String), u64)>> {
+    fn unsynced(&self) -> Result<Vec<(<table::Snapshots as Table>::Key, u64)>> {
         let all = self.0.store.scan::<table::Snapshots>(())?;
         let mine = all.into_iter().filter(|(key, record)| {
             key.1 == self.name() && !record.unsynced_boot.is_empty()

@@ -214,7 +214,7 @@ fn extract(
     let layer = &job.layer;
     let (mut entries, mut apparent) = (0u64, 0u64);
     loop {
-        let entry = match tar.next() {
+        let entry = match tar.next_entry() {
             Ok(Some(entry)) => entry,
             Ok(None) => break,
             Err(error) => return Err(tar_error(layer, None, error)),

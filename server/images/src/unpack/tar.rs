@@ -71,7 +71,7 @@ impl<R: BufRead> Tar<R> {
 
     /// The next entry; `None` at the end of the archive. Data of the entry
     /// before that was not read is skipped.
-    pub fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut pax = Pax::default();
         let mut long_name = None;
         let mut long_link = None;
@@ -445,7 +445,7 @@ mod tests {
                 .unwrap();
             let mut tar = Tar::new(&output.stdout[..]);
             let mut names = Vec::new();
-            while let Some(entry) = tar.next().unwrap() {
+            while let Some(entry) = tar.next_entry().unwrap() {
                 let mut data = Vec::new();
                 tar.data(|block| {
                     data.extend_from_slice(block);
@@ -473,12 +473,12 @@ mod tests {
         header.set_entry_type(tar::EntryType::XHeader);
         header.set_size(1 << 40);
         header.set_cksum();
-        let error = Tar::new(&header.as_bytes()[..]).next().unwrap_err();
+        let error = Tar::new(&header.as_bytes()[..]).next_entry().unwrap_err();
         assert!(error.to_string().contains("extension header"));
 
         let mut garbage = [b'x'; 1024];
         garbage[148..156].copy_from_slice(b"0000000\0");
-        assert!(Tar::new(&garbage[..]).next().is_err());
+        assert!(Tar::new(&garbage[..]).next_entry().is_err());
 
         let mut header = tar::Header::new_gnu();
         header.set_size(600);
@@ -487,7 +487,7 @@ mod tests {
         let mut stream = header.as_bytes().to_vec();
         stream.extend_from_slice(&[0; 100]);
         let mut tar = Tar::new(&stream[..]);
-        tar.next().unwrap();
+        tar.next_entry().unwrap();
         assert_eq!(tar.data(|_| Ok(())).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

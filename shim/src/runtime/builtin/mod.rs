@@ -57,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The built-in runtime. Its state lives under `options.root`, so that another process (`delete`) can take over.
 #[derive(Debug, Clone)]
-pub struct Builtin {
+pub(crate) struct Builtin {
     options: RuntimeOptions,
     /// Containers that this process made, by id.
     live: Arc<Mutex<HashMap<String, Live>>>,
@@ -76,7 +76,7 @@ struct Live {
 impl Builtin {
     /// A runtime with its state under `options.root`. `reaper` is not needed: every process that this runtime makes is
     /// a child of the shim, and it waits only for those whose pid nobody has heard of.
-    pub fn new(options: RuntimeOptions, reaper: Reaper) -> Builtin {
+    pub(crate) fn new(options: RuntimeOptions, reaper: Reaper) -> Builtin {
         let _ = reaper;
         Builtin {
             options,
@@ -86,7 +86,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::create`].
-    pub async fn create(&self, request: CreateRequest<'_>) -> Result<Created> {
+    pub(crate) async fn create(&self, request: CreateRequest<'_>) -> Result<Created> {
         if request.checkpoint.is_some() {
             return Err(no_checkpoint());
         }
@@ -109,7 +109,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::start`].
-    pub async fn start(&self, id: &str) -> Result<()> {
+    pub(crate) async fn start(&self, id: &str) -> Result<()> {
         let (channel, saved) = {
             let mut live = self.live();
             let container = live.get_mut(id).ok_or_else(|| not_found(id))?;
@@ -150,7 +150,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::exec`].
-    pub async fn exec(&self, request: ExecRequest<'_>) -> Result<Created> {
+    pub(crate) async fn exec(&self, request: ExecRequest<'_>) -> Result<Created> {
         let saved = self.saved(request.id)?;
         if saved.cgroup.is_frozen() {
             return Err(Error::new(
@@ -174,7 +174,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::kill`].
-    pub async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+    pub(crate) async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
         let saved = self.saved(id)?;
         let signal = signal_of(signal)?;
         if all && signal == Signal::KILL {
@@ -208,7 +208,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::delete`].
-    pub async fn delete(&self, id: &str, force: bool) -> Result<()> {
+    pub(crate) async fn delete(&self, id: &str, force: bool) -> Result<()> {
         let Some(saved) = self.find(id)? else {
             return if force { Ok(()) } else { Err(not_found(id)) };
         };
@@ -239,7 +239,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::pause`].
-    pub async fn pause(&self, id: &str) -> Result<()> {
+    pub(crate) async fn pause(&self, id: &str) -> Result<()> {
         let saved = self.saved(id)?;
         if !saved.init.is_some_and(|init| init.is_alive()) {
             return Err(Error::new(
@@ -254,7 +254,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::resume`].
-    pub async fn resume(&self, id: &str) -> Result<()> {
+    pub(crate) async fn resume(&self, id: &str) -> Result<()> {
         self.saved(id)?
             .cgroup
             .thaw()
@@ -262,7 +262,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::ps`].
-    pub async fn ps(&self, id: &str) -> Result<Vec<i32>> {
+    pub(crate) async fn ps(&self, id: &str) -> Result<Vec<i32>> {
         self.saved(id)?
             .cgroup
             .processes()
@@ -270,7 +270,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::update`].
-    pub async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
+    pub(crate) async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let resources: LinuxResources = serde_json::from_slice(resources)
             .map_err(|e| Error::new(Kind::InvalidArgument, format!("resources: {e}")))?;
         let saved = self.saved(id)?;
@@ -291,7 +291,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::state`].
-    pub async fn state(&self, id: &str) -> Result<RuntimeState> {
+    pub(crate) async fn state(&self, id: &str) -> Result<RuntimeState> {
         let waits = self
             .live()
             .get(id)
@@ -312,7 +312,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::checkpoint`]: not here.
-    pub async fn checkpoint(
+    pub(crate) async fn checkpoint(
         &self,
         id: &str,
         bundle: &Path,
@@ -323,7 +323,7 @@ impl Builtin {
     }
 
     /// See [`super::Runtime::features`].
-    pub async fn features(&self) -> Result<Vec<u8>> {
+    pub(crate) async fn features(&self) -> Result<Vec<u8>> {
         Ok(features::document().to_string().into_bytes())
     }
 

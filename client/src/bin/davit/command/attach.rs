@@ -77,7 +77,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         detach_keys: args.detach_keys,
         signals: args.sig_proxy && !options.tty,
     };
-    join(context, attachment).await?.run().await
+    Ok(join(context, attachment).await?.run().await?.code())
 }
 
 /// What is to be joined to the user's terminal.
@@ -100,6 +100,25 @@ pub(crate) struct Joined {
     replies: Streaming<AttachResponse>,
     attachment: Attachment,
     proxy: Option<SignalProxy>,
+}
+
+/// How an attachment came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The container ended with this code.
+    Exited(u8),
+    /// The user detached.
+    Detached,
+}
+
+impl End {
+    /// What the command line ends with.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Detached => 0,
+        }
+    }
 }
 
 /// Attaches; works before the container is started.
@@ -149,9 +168,8 @@ impl Joined {
         drop(self.proxy);
     }
 
-    /// Passes bytes both ways until the container ends or the user detaches,
-    /// and gives the container's exit code.
-    pub(crate) async fn run(mut self) -> Outcome {
+    /// Passes bytes both ways until the container ends or the user detaches.
+    pub(crate) async fn run(mut self) -> Outcome<End> {
         let raw = if self.attachment.tty && self.attachment.stdin {
             RawMode::enter()
         } else {
@@ -166,13 +184,15 @@ impl Joined {
         result
     }
 
-    async fn receive(&mut self) -> Outcome {
+    async fn receive(&mut self) -> Outcome<End> {
         while let Some(reply) = self.replies.message().await? {
             match reply.message {
                 Some(Response::Stdout(bytes)) => session::stdout(&bytes)?,
                 Some(Response::Stderr(bytes)) => session::stderr(&bytes)?,
-                Some(Response::Exit(exit)) => return Ok(session::exit_code(exit.exit_code)),
-                Some(Response::Detached(_)) => return Ok(0),
+                Some(Response::Exit(exit)) => {
+                    return Ok(End::Exited(session::exit_code(exit.exit_code)));
+                }
+                Some(Response::Detached(_)) => return Ok(End::Detached),
                 Some(Response::Attached(_)) | None => {}
             }
         }

@@ -1,6 +1,9 @@
 //! `davit ps`.
 
-use davit_client::v1::{self, ContainerStatus};
+use davit_client::{
+    docker::command_line,
+    v1::{self, ContainerStatus},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -144,7 +147,7 @@ pub(crate) fn print_formatted(format: &str, rows: impl Iterator<Item = Value>) -
 }
 
 fn row(container: &v1::Container, args: &Args) -> Value {
-    let command = format!("\"{}\"", container.command.join(" "));
+    let command = command_line(&container.command);
     let id = if args.no_trunc {
         &container.id
     } else {
@@ -158,7 +161,7 @@ fn row(container: &v1::Container, args: &Args) -> Value {
     json!({
         "ID": id,
         "Image": familiar(&container.image),
-        "Command": if args.no_trunc { command } else { shorten(&command) },
+        "Command": format!("\"{}\"", if args.no_trunc { command } else { shorten(&command) }),
         "CreatedAt": human::created_at(container.created_at.as_ref()),
         "RunningFor": human::ago(container.created_at.as_ref()),
         "Status": container.state.as_ref().map(status).unwrap_or_default(),

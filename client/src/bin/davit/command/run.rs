@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use davit_client::v1;
+use davit_client::v1::{self, wait_response::Message};
 
 use crate::{
-    command::{attach, create},
+    command::{
+        attach::{self, End},
+        create,
+    },
     context::{Context, line},
     error::{Failure, Outcome},
     options::ContainerFlags,
@@ -68,13 +71,34 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let joined = attach::join(context, attachment)
         .await
         .map_err(|failure| failure.with_code(125))?;
-    // With --rm the container may be gone before we could ask for its code, so
-    // the wait begins before the start.
     if let Err(failure) = start(context, &args.flags, &id).await {
         joined.leave();
         return Err(failure);
     }
-    joined.run().await
+    let end = joined.run().await?;
+    if args.flags.rm && matches!(end, End::Exited(_)) {
+        removed(context, &id).await?;
+    }
+    Ok(end.code())
+}
+
+/// Waits until the daemon has removed the container, so that its name is free and its disk space back.
+async fn removed(context: &Context, id: &str) -> Outcome<()> {
+    let request = v1::WaitRequest {
+        container: id.to_owned(),
+        condition: v1::wait_request::Condition::Removed.into(),
+    };
+    let mut replies = match context.client.tasks().wait(request).await {
+        Ok(replies) => replies.into_inner(),
+        Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
+        Err(status) => return Err(status.into()),
+    };
+    while let Some(reply) = replies.message().await? {
+        if let Some(Message::Exit(_)) = reply.message {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Starts a container; the exit code of a failure is docker's.

@@ -76,5 +76,5 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         };
         return Err(Failure::from(status).with_code(code));
     }
-    joined.run().await
+    Ok(joined.run().await?.code())
 }

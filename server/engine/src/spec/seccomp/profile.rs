@@ -127,8 +127,10 @@ impl Profile {
             .iter()
             .find(|map| Some(map.architecture) == native);
         match of_host {
+            // Rules for programs that this kernel can't run cost each start some milliseconds of compiling.
             Some(map) => std::iter::once(map.architecture)
                 .chain(map.sub_architectures.iter().copied())
+                .filter(|architecture| host.x32 || *architecture != Arch::ScmpArchX32)
                 .collect(),
             None => self.architectures.clone(),
         }

@@ -302,7 +302,8 @@ mod tests {
     fn comparisons_see_all_64_bits() {
         let big = 0x1_0000_0005u64;
         let values = [0, 4, 5, 6, big - 1, big, big + 1, 0x2_0000_0000, u64::MAX];
-        let holds: [(&str, fn(u64, u64) -> bool); 6] = [
+        type Comparison = fn(u64, u64) -> bool;
+        let holds: [(&str, Comparison); 6] = [
             ("EQ", |a, b| a == b),
             ("NE", |a, b| a != b),
             ("GT", |a, b| a > b),
