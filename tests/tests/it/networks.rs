@@ -357,7 +357,9 @@ fn ports_in_their_forms() {
     let udp = free_port();
     let publish = format!("{udp}:9/udp");
     daemon
-        .docker(&["run", "-d", "--name", "u", "-p", &publish, &image, "sleep", "1000"])
+        .docker(&[
+            "run", "-d", "--name", "u", "-p", &publish, &image, "sleep", "1000",
+        ])
         .ok();
     let inside = format!("/proc/{}/ns/net", inspect(&daemon, "u", "{{.State.Pid}}"));
     std::thread::spawn(move || {
