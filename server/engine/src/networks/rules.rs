@@ -42,7 +42,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0));
 
 /// The chains of davit's table.
 pub(crate) fn chains(picture: &Picture) -> Vec<Chain> {
-    let to_ports = || vec![Rule::new().to_local().jump(PORTS)];
+    let to_ports = || vec![Rule::new().for_the_host().jump(PORTS)];
     vec![
         Chain {
             name: PORTS,

@@ -193,7 +193,7 @@ fn subnets(args: &CreateArgs) -> Result<Vec<v1::NetworkSubnet>, String> {
             ..Default::default()
         })
         .collect();
-    let mut place = |what: &str, text: &str| -> Result<usize, String> {
+    let place = |what: &str, text: &str| -> Result<usize, String> {
         let found = subnets
             .iter()
             .position(|one| contains(&one.subnet, text.split('/').next().unwrap_or(text)));

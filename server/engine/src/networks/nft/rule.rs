@@ -143,7 +143,7 @@ impl Rule {
     }
 
     /// Goes to an address that is the host's own.
-    pub(crate) fn to_local(self) -> Self {
+    pub(crate) fn for_the_host(self) -> Self {
         const BY_DESTINATION: u32 = 2;
         const ADDRESS_TYPE: u32 = 3;
         const LOCAL: u32 = 2;
