@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     "davit/v1/events.proto",
     "davit/v1/networks.proto",
     "davit/v1/system.proto",
+    "davit/v1/volumes.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -32,6 +32,7 @@ use tonic::{
 use v1::{
     containers_client::ContainersClient, events_client::EventsClient, images_client::ImagesClient,
     networks_client::NetworksClient, system_client::SystemClient, tasks_client::TasksClient,
+    volumes_client::VolumesClient,
 };
 
 /// Where davitd listens unless it is told otherwise.
@@ -149,6 +150,13 @@ impl Client {
     /// The service `System`.
     pub fn system(&self) -> SystemClient<NamespacedChannel> {
         SystemClient::with_interceptor(self.channel.clone(), self.namespace.clone())
+    }
+
+    /// The service `Volumes`.
+    pub fn volumes(&self) -> VolumesClient<NamespacedChannel> {
+        VolumesClient::with_interceptor(self.channel.clone(), self.namespace.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     fn over(channel: Channel) -> Self {

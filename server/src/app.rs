@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use davit_engine::{Engine, EngineConfig};
+use davit_engine::{Engine, EngineConfig, VolumesConfig};
 use davit_images::{Images, ImagesConfig};
 use davit_store::{Condition, Error, Result, Store};
 use tokio::{
@@ -125,6 +125,14 @@ pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig> {
     engine.networks.subnet.clone_from(&config.networks.subnet);
     let pools = config.networks.pools.iter().map(|pool| (pool.base.clone(), pool.size));
     engine.networks.pools = pools.collect();
+    let volumes = &config.volumes;
+    engine.volumes = VolumesConfig {
+        auto_create: volumes.auto_create,
+        plugin_sockets: volumes.plugin_sockets.clone(),
+        plugin_specs: volumes.plugin_specs.clone(),
+        timeout: Duration::from_secs(volumes.timeout_seconds),
+        list_timeout: Duration::from_secs(volumes.list_timeout_seconds),
+    };
     Ok(engine)
 }
 

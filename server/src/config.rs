@@ -43,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) images: Images,
     pub(crate) containers: Containers,
     pub(crate) networks: Networks,
+    pub(crate) volumes: Volumes,
     /// Runtimes by name: an absolute path or a name to look up in `$PATH`.
     pub(crate) runtimes: BTreeMap<String, PathBuf>,
 }
@@ -128,6 +129,16 @@ pub(crate) struct Containers {
     pub(crate) seccomp_profile: PathBuf,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Volumes {
+    pub(crate) auto_create: bool,
+    pub(crate) plugin_sockets: Vec<PathBuf>,
+    pub(crate) plugin_specs: Vec<PathBuf>,
+    pub(crate) timeout_seconds: u64,
+    pub(crate) list_timeout_seconds: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -142,6 +153,7 @@ impl Default for Config {
             store: StoreSection::default(),
             images: Images::default(),
             containers: Containers::default(),
+            volumes: Volumes::default(),
             runtimes: ["runc", "crun", "youki"]
                 .into_iter()
                 .map(|name| (name.to_owned(), PathBuf::from(name)))
@@ -197,6 +209,18 @@ impl Default for Containers {
             log_max_file: 5,
             cgroup_parent: "/davit".into(),
             seccomp_profile: PathBuf::new(),
+        }
+    }
+}
+
+impl Default for Volumes {
+    fn default() -> Self {
+        Self {
+            auto_create: true,
+            plugin_sockets: vec!["/run/docker/plugins".into()],
+            plugin_specs: vec!["/etc/docker/plugins".into(), "/usr/lib/docker/plugins".into()],
+            timeout_seconds: 30,
+            list_timeout_seconds: 2,
         }
     }
 }
@@ -282,6 +306,9 @@ impl Config {
                 "root and state must differ (both are {}): state is cleared at a reboot",
                 self.root.display()
             ));
+        }
+        if self.volumes.timeout_seconds == 0 || self.volumes.list_timeout_seconds == 0 {
+            return Err("volumes.timeout_seconds and list_timeout_seconds must be at least 1".into());
         }
         if self.containers.log_max_file == 0 || self.containers.log_max_size == 0 {
             return Err("containers.log_max_size and log_max_file must be at least 1".into());

@@ -24,6 +24,7 @@ pub struct DaemonBuilder {
     config: String,
     runtime: Option<String>,
     failpoints: Option<String>,
+    disk: Option<u64>,
 }
 
 impl DaemonBuilder {
@@ -38,6 +39,13 @@ impl DaemonBuilder {
     #[must_use]
     pub fn runtime(mut self, name: &str) -> Self {
         self.runtime = Some(name.into());
+        self
+    }
+
+    /// A disk of its own for the root, of so many megabytes.
+    #[must_use]
+    pub fn disk(mut self, megabytes: u64) -> Self {
+        self.disk = Some(megabytes);
         self
     }
 
@@ -80,7 +88,10 @@ impl DaemonBuilder {
             self.config
         );
         fs::write(dir.path().join("config.toml"), config).expect("the configuration can be written");
-        let mut daemon = Daemon { dir, marker, child: None };
+        let mut daemon = Daemon { dir, marker, child: None, disk: None };
+        if let Some(megabytes) = self.disk {
+            daemon.disk = Some(Disk::mount(daemon.root(), megabytes));
+        }
         daemon.spawn(self.failpoints.as_deref());
         daemon
     }
@@ -93,6 +104,34 @@ pub struct Daemon {
     dir: TempDir,
     marker: String,
     child: Option<Child>,
+    disk: Option<Disk>,
+}
+
+/// A small file system of its own.
+#[derive(Debug)]
+struct Disk(PathBuf);
+
+impl Disk {
+    #[track_caller]
+    fn mount(at: PathBuf, megabytes: u64) -> Self {
+        fs::create_dir(&at).expect("a mount point");
+        let options = format!("size={megabytes}m");
+        nix::mount::mount(
+            Some("davit-tests"),
+            &at,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .expect("a tmpfs can be mounted");
+        Self(at)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 impl Daemon {
@@ -406,6 +445,7 @@ impl Drop for Daemon {
             eprintln!("--- davitd's log ---\n{}", self.log());
             return;
         }
+        self.disk = None;
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !(self.residue().is_empty() && self.links().is_empty()) && std::time::Instant::now() < end {
             std::thread::park_timeout(std::time::Duration::from_millis(20));

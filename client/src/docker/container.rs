@@ -237,7 +237,7 @@ fn host_config(options: &v1::ContainerOptions, runtime: &str) -> Value {
         "PortBindings": ports(options),
         "RestartPolicy": {"Name": or(&restart.name, "no"), "MaximumRetryCount": restart.maximum_retry_count},
         "AutoRemove": options.auto_remove,
-        "VolumeDriver": "",
+        "VolumeDriver": options.volume_driver,
         "VolumesFrom": list(&options.volumes_from),
         "ConsoleSize": [console.height, console.width],
         "CapAdd": list(&options.cap_add),

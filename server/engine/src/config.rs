@@ -43,6 +43,38 @@ pub struct EngineConfig {
     pub start_deadline: Duration,
     /// The default network, and where subnets come from.
     pub networks: NetworkConfig,
+    /// How volumes are made and found.
+    pub volumes: VolumesConfig,
+}
+
+/// How volumes are made and found.
+#[derive(Debug, Clone)]
+pub struct VolumesConfig {
+    /// Make a named volume that a container mounts and that is not there.
+    pub auto_create: bool,
+    /// Directories with volume plugins' sockets, `<name>.sock`.
+    pub plugin_sockets: Vec<PathBuf>,
+    /// Directories with volume plugins' addresses, `<name>.spec` or `.json`.
+    pub plugin_specs: Vec<PathBuf>,
+    /// Longest wait for a plugin (or a mount) to do something.
+    pub timeout: Duration,
+    /// Longest wait for a plugin to tell what it has.
+    pub list_timeout: Duration,
+}
+
+impl Default for VolumesConfig {
+    fn default() -> Self {
+        Self {
+            auto_create: true,
+            plugin_sockets: vec!["/run/docker/plugins".into()],
+            plugin_specs: vec![
+                "/etc/docker/plugins".into(),
+                "/usr/lib/docker/plugins".into(),
+            ],
+            timeout: Duration::from_secs(30),
+            list_timeout: Duration::from_secs(2),
+        }
+    }
 }
 
 /// The default network, and where subnets come from.
@@ -115,6 +147,7 @@ impl EngineConfig {
             shim_deadline: Duration::from_secs(10),
             start_deadline: Duration::from_secs(60),
             networks: NetworkConfig::default(),
+            volumes: VolumesConfig::default(),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Containers {
     /// One container in short form.
     pub fn get(&self, ns: &str, container: &str) -> Result<Container> {
         let handle = self.find(ns, container)?;
-        Ok(inspect::container(self.shared(), &handle.now()))
+        Ok(inspect::container(self.shared(), ns, &handle.now()))
     }
 
     /// The containers that pass the filters, newest first.
@@ -85,7 +85,7 @@ impl Containers {
                     Err(error) => return Err(error),
                 }
             } else {
-                inspect::container(shared, &view)
+                inspect::container(shared, ns, &view)
             };
             containers.push(short);
         }

@@ -26,6 +26,7 @@ use crate::{
     policy::Restart,
     shared::Shared,
     spec,
+    volumes::{self, Settled},
 };
 
 /// Tries for a made-up name that is free.
@@ -73,9 +74,17 @@ async fn make(
         .await?;
     let plan = spec::plan(&shared.inputs(&id, &request.options, &image.config))?;
     let networks = shared.net.resolve(ns, &request.options)?;
-    refuse_volumes(&plan)?;
     let mut warnings = plan.warnings.clone();
     warnings.extend(unpublished(&request.options)?);
+    let settled = volumes::settle(
+        shared,
+        (ns, &id),
+        &op,
+        &request.options,
+        plan.mounts,
+        &mut warnings,
+    )
+    .await?;
     let dir = container_dir(&shared.config.root, ns, &id);
     let runtime = chosen(shared, &request.options);
     let details = Details {
@@ -94,6 +103,7 @@ async fn make(
         dir: dir.to_string_lossy().into_owned(),
         options: request.options,
         networks,
+        mounts: settled.mounts.clone(),
         ..Default::default()
     };
     let now = Timestamp::now();
@@ -116,9 +126,9 @@ async fn make(
         details: Some(Box::new(details)),
         ..Default::default()
     };
-    intend(shared, ns, &record)?;
-    if let Err(error) = store(shared, ns, &op, &image, &record, &dir).await {
-        undo(shared, ns, &record).await;
+    intend(shared, ns, &record, &settled)?;
+    if let Err(error) = store(shared, ns, &op, &image, &record, &settled, &dir).await {
+        undo(shared, ns, &record, &settled).await;
         return Err(error);
     }
     let handle = actor::spawn(shared, ns, record, Revived::Idle);
@@ -180,24 +190,6 @@ fn reserve(shared: &Arc<Shared>, ns: &str, name: &str, id: &str) -> Result<(Stri
     }
 }
 
-/// Volumes and image mounts come with another version of the engine.
-fn refuse_volumes(plan: &spec::Plan) -> Result<()> {
-    let missing = plan.mounts.iter().find_map(|mount| match mount.source {
-        spec::PlannedSource::Bind { .. } | spec::PlannedSource::Tmpfs => None,
-        spec::PlannedSource::Volume { .. } => Some(("volumes", &mount.target)),
-        spec::PlannedSource::Image { .. } => Some(("image mounts", &mount.target)),
-    });
-    match missing {
-        None => Ok(()),
-        Some((what, target)) => Err(Error::new(
-            Kind::Unimplemented,
-            format!(
-                "cannot mount at {target}: {what} are not available yet; bind a directory of the host instead"
-            ),
-        )),
-    }
-}
-
 /// Ports are published on davit's own networks only; whoever asks for them
 /// elsewhere is told so, in docker's words for the host's network.
 fn unpublished(options: &ContainerOptions) -> Result<Option<String>> {
@@ -244,6 +236,9 @@ pub(crate) fn container_dir(root: &Path, ns: &str, id: &str) -> PathBuf {
 /// Label of the snapshot that says whose writable layer it is.
 pub(crate) const LABEL: &str = "davit.io/container";
 
+/// Names of the volumes that are made with a container, in its intent.
+pub(crate) const VOLUMES: &str = "volumes";
+
 /// Kind of the intent to make a container.
 pub(crate) const INTENT: &str = "container.create";
 
@@ -252,14 +247,18 @@ fn intent_id(ns: &str, id: &str) -> String {
 }
 
 /// Records what is about to be made, so that a crash leaves none of it.
-fn intend(shared: &Shared, ns: &str, record: &ContainerRecord) -> Result<()> {
+fn intend(shared: &Shared, ns: &str, record: &ContainerRecord, settled: &Settled) -> Result<()> {
     let key = intent_id(ns, &record.id);
     let intent = IntentRecord {
         id: key.clone(),
         namespace: ns.to_owned(),
         kind: INTENT.to_owned(),
         object: record.id.clone(),
-        data: [("snapshotter".to_owned(), record.snapshotter.clone())].into(),
+        data: [
+            ("snapshotter".to_owned(), record.snapshotter.clone()),
+            (VOLUMES.to_owned(), settled.names().join(",")),
+        ]
+        .into(),
         at: Timestamp::now(),
     };
     shared
@@ -273,6 +272,7 @@ async fn store(
     op: &Operation,
     image: &davit_images::image::Resolved,
     record: &ContainerRecord,
+    settled: &Settled,
     dir: &Path,
 ) -> Result<()> {
     fail::fail_point!("engine.create.after-intent");
@@ -284,6 +284,9 @@ async fn store(
         .prepare(op, &record.snapshot_key, &parent, labels)
         .await?;
     fail::fail_point!("engine.create.after-snapshot");
+    make_views(shared, op, record, settled).await?;
+    volumes::create_for(shared, ns, settled).await?;
+    volumes::fill(shared, ns, record).await?;
     tokio::fs::create_dir_all(dir)
         .await
         .map_err(|error| Error::io(format!("cannot make {}", dir.display()), error))?;
@@ -291,6 +294,7 @@ async fn store(
     fail::fail_point!("engine.create.after-dir");
     let key = intent_id(ns, &record.id);
     shared.store.transaction(|tx| {
+        volumes::still_there(tx, ns, &settled.mounts)?;
         tx.insert::<Containers>((ns, record.id.as_str()), record)?;
         tx.event(Draft::new("create").about(ns, record))?;
         tx.delete::<Intents>(&key)
@@ -299,7 +303,30 @@ async fn store(
     Ok(())
 }
 
-async fn undo(shared: &Shared, ns: &str, record: &ContainerRecord) {
+/// Views of the images that the container mounts.
+async fn make_views(
+    shared: &Shared,
+    op: &Operation,
+    record: &ContainerRecord,
+    settled: &Settled,
+) -> Result<()> {
+    let snapshots = shared.images.snapshots(&record.snapshotter)?;
+    for (key, image) in &settled.views {
+        let parent = shared.images.unpack(op, image).await?;
+        let labels = [(LABEL.to_owned(), record.id.clone())].into();
+        snapshots.view(op, key, &parent, labels).await?;
+    }
+    Ok(())
+}
+
+async fn undo(shared: &Shared, ns: &str, record: &ContainerRecord, settled: &Settled) {
+    volumes::undo_created(shared, ns, &record.id, &settled.names()).await;
+    if let Ok(snapshots) = shared.images.snapshots(&record.snapshotter) {
+        for (key, _) in &settled.views {
+            // One that stays is removed at the next start: it has no owner.
+            let _ = snapshots.remove(ns, key).await;
+        }
+    }
     let undone = erase(
         &shared.images,
         &shared.config.root,

@@ -9,6 +9,8 @@ use davit_store::{NewEvent, table::container::ContainerRecord};
 pub(crate) struct Draft {
     action: String,
     attributes: BTreeMap<String, String>,
+    /// The volume that it is about instead of the container.
+    volume: Option<String>,
 }
 
 impl Draft {
@@ -17,6 +19,15 @@ impl Draft {
         Self {
             action: action.into(),
             attributes: BTreeMap::new(),
+            volume: None,
+        }
+    }
+
+    /// An event about a volume, which belongs to a change of a container.
+    pub(crate) fn of_volume(volume: &str, action: &str) -> Self {
+        Self {
+            volume: Some(volume.to_owned()),
+            ..Self::new(action)
         }
     }
 
@@ -28,6 +39,15 @@ impl Draft {
 
     /// The event: labels, image and name of the container are attributes too.
     pub(crate) fn about(self, ns: &str, record: &ContainerRecord) -> NewEvent {
+        if let Some(volume) = self.volume {
+            return NewEvent {
+                namespace: ns.to_owned(),
+                kind: "volume".to_owned(),
+                action: self.action,
+                id: volume,
+                attributes: self.attributes,
+            };
+        }
         let mut attributes = record.labels.clone();
         attributes.insert("image".to_owned(), record.image.clone());
         if let Some(details) = record.details.as_deref() {

@@ -204,7 +204,7 @@ fn name_matches(pattern: &str, name: &str) -> bool {
     matches(rest, name) || matches(rest, &format!("/{name}"))
 }
 
-fn label_matches(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+pub(crate) fn label_matches(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     match wanted.split_once('=') {
         Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
         None => labels.contains_key(wanted),
@@ -241,6 +241,10 @@ fn volume_matches(view: &View, wanted: &str) -> bool {
             .binds
             .iter()
             .any(|bind| bind.split(':').take(2).any(|part| part == wanted))
+        || details
+            .mounts
+            .iter()
+            .any(|mount| mount.volume == wanted || mount.target == wanted)
 }
 
 /// "80", "80/tcp", "8000-8080/udp".

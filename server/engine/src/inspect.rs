@@ -8,15 +8,16 @@ use futures::stream::BoxStream;
 use crate::{
     Kind, Result,
     index::Handle,
-    model::{Container, ContainerDetails, ContainerUsage, MountPoint},
+    model::{Container, ContainerDetails, ContainerUsage},
     shared::Shared,
     shim::Bundle,
     spec,
     view::View,
+    volumes,
 };
 
 /// A container in short form.
-pub(crate) fn container(shared: &Shared, view: &View) -> Container {
+pub(crate) fn container(shared: &Shared, ns: &str, view: &View) -> Container {
     let details = view.details().cloned().unwrap_or_default();
     let mut command = vec![details.path.clone()];
     command.extend(details.args.iter().cloned());
@@ -35,36 +36,16 @@ pub(crate) fn container(shared: &Shared, view: &View) -> Container {
             "" => "default".to_owned(),
             mode => mode.to_owned(),
         },
-        mounts: mounts(shared, view),
+        mounts: volumes::points(shared, ns, &view.record),
         exposed_ports: details.config.exposed_ports.clone(),
         endpoints: shared.net.endpoints(&view.record.id, &details),
         published: shared.net.published(&view.record.id),
     }
 }
 
-fn mounts(shared: &Shared, view: &View) -> Vec<MountPoint> {
-    let Some(details) = view.details() else {
-        return Vec::new();
-    };
-    let options = &details.options;
-    let none = options.mounts.is_empty()
-        && options.binds.is_empty()
-        && options.tmpfs.is_empty()
-        && options.volumes.is_empty()
-        && details.config.volumes.is_empty();
-    if none {
-        return Vec::new();
-    }
-    match spec::plan(&shared.inputs(&view.record.id, options, &details.config)) {
-        Ok(plan) => plan.mounts.iter().map(spec::PlannedMount::point).collect(),
-        // It was right at Create; the host has changed since.
-        Err(_) => Vec::new(),
-    }
-}
-
 /// [`container`] with the sizes of its layers.
 pub(crate) async fn with_sizes(shared: &Shared, handle: &Handle, view: &View) -> Result<Container> {
-    let mut short = container(shared, view);
+    let mut short = container(shared, &handle.ns, view);
     let (writable, all) = sizes(shared, &handle.ns, view).await?;
     (short.size_rw, short.size_root_fs) = (Some(writable), Some(all));
     Ok(short)
@@ -93,7 +74,7 @@ pub(crate) async fn details(
     let short = if size {
         with_sizes(shared, handle, view).await?
     } else {
-        container(shared, view)
+        container(shared, &handle.ns, view)
     };
     let details = view.details().cloned().unwrap_or_default();
     let bundle = Bundle::of(&shared.config.state, &handle.ns, &handle.id);

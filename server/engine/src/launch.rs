@@ -22,6 +22,7 @@ use crate::{
     shared::Shared,
     shim::{Bundle, Client, CreateTask, NewRun, RootMount, Run, RunFile},
     spec,
+    volumes::{self, Acquired},
 };
 
 /// Longest wait for sessions to connect to a container that is made and not
@@ -49,7 +50,10 @@ pub(crate) struct Launched {
 /// Starts a container.
 pub(crate) async fn launch(shared: &Arc<Shared>, launch: Launch) -> Result<Launched> {
     let bundle = Bundle::of(&shared.config.state, &launch.ns, &launch.record.id);
-    let prepared = prepare(shared, &launch, &bundle).await;
+    // Before there is a shim: it takes the host's mounts as they are when it
+    // starts.
+    let acquired = volumes::acquire(shared, &launch.ns, &launch.record).await?;
+    let prepared = prepare(shared, &launch, &bundle, acquired).await;
     let outcome = match prepared {
         Ok(prepared) => run(shared, launch, &bundle, prepared).await,
         Err((error, shim_pid)) => Err(Failed {
@@ -70,6 +74,7 @@ pub(crate) async fn launch(shared: &Arc<Shared>, launch: Launch) -> Result<Launc
                 failed.shim_pid,
             )
             .await;
+            volumes::release(shared, &failed.ns, &failed.record.id).await;
             Err(failed.error)
         }
     }
@@ -94,6 +99,7 @@ async fn prepare(
     shared: &Arc<Shared>,
     launch: &Launch,
     bundle: &Bundle,
+    acquired: Acquired,
 ) -> Result<Prepared, (Error, Option<u32>)> {
     let (shared, bundle) = (Arc::clone(shared), bundle.clone());
     let (ns, record) = (Arc::clone(&launch.ns), Arc::clone(&launch.record));
@@ -109,7 +115,7 @@ async fn prepare(
             .map_err(|error| (error, None))?;
         let spawned = begin.elapsed();
         fail::fail_point!("engine.start.after-spawn");
-        let written = write_spec(&shared, &ns, &record, &bundle, namespaces);
+        let written = write_spec(&shared, &ns, &record, &bundle, namespaces, &acquired);
         let (task, warnings) = written.map_err(|error| (error, Some(shim_pid)))?;
         tracing::debug!(container = record.id, bundle = ?made, shim = ?spawned, spec = ?begin.elapsed(), "a start is prepared");
         Ok(Prepared {
@@ -163,6 +169,7 @@ fn write_spec(
     record: &ContainerRecord,
     bundle: &Bundle,
     mut namespaces: Namespaces,
+    acquired: &Acquired,
 ) -> Result<(CreateTask, Vec<String>)> {
     let details = details(record)?;
     let snapshots = shared.images.snapshots(&record.snapshotter)?;
@@ -181,7 +188,8 @@ fn write_spec(
         etc: &etc,
         namespaces: &namespaces,
         shm: None,
-        sources: &BTreeMap::new(),
+        mounts: &acquired.mounts,
+        sources: &acquired.sources,
     };
     let built = spec::build(&inputs, &start)?;
     let bytes = serde_json::to_vec(&built.spec).map_err(|error| {

@@ -37,6 +37,7 @@ pub mod spec;
 mod tasks;
 pub mod usage;
 mod view;
+mod volumes;
 mod wait;
 mod work;
 
@@ -45,12 +46,13 @@ use std::sync::Arc;
 use davit_images::Images;
 use davit_store::Store;
 
-pub use config::{EngineConfig, NetworkConfig};
+pub use config::{EngineConfig, NetworkConfig, VolumesConfig};
 pub use containers::Containers;
 pub use davit_store::{Error, Kind, Result};
 pub use networks::Networks;
 pub use recovery::check;
 pub use tasks::Tasks;
+pub use volumes::Volumes;
 pub use wait::Waiter;
 
 use shared::Shared;
@@ -90,6 +92,11 @@ impl Engine {
     /// Networks: who reaches whom.
     pub fn networks(&self) -> Networks {
         Networks::new(self.clone())
+    }
+
+    /// Volumes: data that outlives containers.
+    pub fn volumes(&self) -> Volumes {
+        Volumes::new(self.clone())
     }
 
     /// What this host can do.

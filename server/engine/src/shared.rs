@@ -28,6 +28,7 @@ use crate::{
     recovery::COPY,
     shim::{Bundle, Deadlines, Launcher, Run},
     spec::{self, HostFacts},
+    volumes,
 };
 
 /// Longest wait for a shim to be gone after it was told to.
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) execs: Execs,
     pub(crate) logs: LogWatch,
     pub(crate) net: Net,
+    pub(crate) volumes: Arc<volumes::State>,
     /// The tasks of actors and of what watches for them.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -66,6 +68,7 @@ impl Shared {
         Ok(Self {
             launcher: Launcher::new(config.shim.clone()),
             net: Net::new(&config.networks, &config.root, &config.state, store.clone())?,
+            volumes: volumes::State::new(config.volumes.clone()),
             config,
             store,
             images,
@@ -165,16 +168,18 @@ impl Shared {
         self.store.transaction(|tx| tx.event(event))
     }
 
-    /// Deletes a record, with its last event.
+    /// Deletes a record, with its last event; gives the names of the volumes
+    /// that go with it.
     pub(crate) fn forget(
         &self,
         ns: &str,
         record: &ContainerRecord,
         event: NewEvent,
-    ) -> Result<u64> {
+    ) -> Result<(u64, Vec<String>)> {
         self.store.transaction(|tx| {
             tx.delete::<Containers>((ns, record.id.as_str()))?;
-            tx.event(event)
+            let doomed = volumes::doom(self, tx, ns, record)?;
+            Ok((tx.event(event)?, doomed))
         })
     }
 

@@ -2,7 +2,7 @@
 //! running container or the layers of a stopped one are found; the work is
 //! done in `files`, `processes` and `usage`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use async_stream::try_stream;
 use futures::stream::BoxStream;
@@ -20,6 +20,7 @@ use crate::{
     spec,
     usage::{self, Measured},
     view::View,
+    volumes,
 };
 
 /// Time between two samples of Stats.
@@ -52,11 +53,37 @@ impl Shared {
         if let Some(pid) = view.state().pid {
             return Root::of_process(view.name(), pid);
         }
-        let snapshots = self.images.snapshots(&view.record.snapshotter)?;
-        let tree = snapshots
-            .open_tree(&handle.ns, &view.record.snapshot_key)
-            .await?;
+        // A start would mount the same volumes.
+        let mounts = view
+            .details()
+            .is_some_and(|details| !details.mounts.is_empty());
+        let _hold = match mounts {
+            true => Some(handle.files.lock().await),
+            false => None,
+        };
+        if let Some(pid) = handle.now().state().pid {
+            return Root::of_process(view.name(), pid);
+        }
+        let tree = self.tree(handle, view, false).await?;
         Ok(Root::of_tree(view.name(), tree, true))
+    }
+
+    /// The layers of a container that does not run, with what it mounts in
+    /// place: what is copied to the place of a volume is meant for the volume.
+    async fn tree(&self, handle: &Handle, view: &View, writable: bool) -> Result<OwnedFd> {
+        let snapshots = self.images.snapshots(&view.record.snapshotter)?;
+        let acquired = volumes::acquire(self, &handle.ns, &view.record).await?;
+        let tree = snapshots
+            .open_tree_with(
+                &handle.ns,
+                &view.record.snapshot_key,
+                writable,
+                acquired.placed(),
+            )
+            .await;
+        // The tree keeps what is mounted in it.
+        volumes::release(self, &handle.ns, &handle.id).await;
+        tree
     }
 
     pub(crate) async fn diff(&self, handle: &Handle) -> Result<Vec<Change>> {
@@ -104,10 +131,7 @@ impl Shared {
                 Root::of_process(view.name(), pid)?
             }
             None => {
-                let snapshots = self.images.snapshots(&view.record.snapshotter)?;
-                let tree = snapshots
-                    .open_tree_writable(&handle.ns, &view.record.snapshot_key)
-                    .await?;
+                let tree = self.tree(handle, &view, true).await?;
                 let read_only = view
                     .details()
                     .is_some_and(|details| details.options.read_only);

@@ -98,11 +98,11 @@ pub(crate) static ROUTES: &[Route] = routes! {
     DELETE "/networks/{name*}" => networks::remove,
 
     GET "/volumes" => volumes::list,
-    POST "/volumes/create" => volumes::unsupported,
+    POST "/volumes/create" => volumes::create,
     POST "/volumes/prune" => volumes::prune,
-    GET "/volumes/{name*}" => volumes::missing,
+    GET "/volumes/{name*}" => volumes::inspect,
     PUT "/volumes/{name*}" => swarm::no_manager,
-    DELETE "/volumes/{name*}" => volumes::missing,
+    DELETE "/volumes/{name*}" => volumes::remove,
 
     GET "/plugins" => plugins::list,
     GET "/plugins/privileges" => plugins::unsupported,

@@ -134,7 +134,6 @@ async fn refusals_are_dockerds() {
              upgrade your client to a newer version",
         ),
         ("GET", "/plugins/x/json", 404, "plugin \"x\" not found"),
-        ("GET", "/volumes/x", 404, "get x: no such volume"),
         ("GET", "/networks/x", 404, "network x not found"),
         (
             "GET",

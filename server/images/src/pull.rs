@@ -144,8 +144,11 @@ impl Images {
             Ok(()) => op.done(),
             Err(error) => {
                 // What is broken or hostile is not worth keeping for a next try.
-                if !may_help_to_try_again(error.kind()) {
-                    op.discard()?;
+                if !may_help_to_try_again(error.kind())
+                    && let Err(error) = op.discard()
+                {
+                    // It expires; why the pull failed is what the caller has to hear.
+                    tracing::warn!(error = error.chain(), "letting go of what a failed pull brought in");
                 }
                 Err(error)
             }

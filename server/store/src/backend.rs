@@ -6,7 +6,7 @@
 //! file's metadata alone), so [`Backend::sync`] calls `fdatasync` on the same
 //! file through a descriptor of its own.
 
-use crate::{Error, Kind, Result, seal};
+use crate::{Error, Kind, Result, headroom::Headroom, seal};
 use std::{
     fs::File,
     io,
@@ -73,6 +73,7 @@ impl Batch {
 pub(crate) struct Backend {
     db: sled::Db,
     file: File,
+    headroom: Headroom,
 }
 
 impl Backend {
@@ -91,7 +92,12 @@ impl Backend {
         };
         let data = path.join("db");
         let file = File::open(&data).map_err(|e| Error::io(format!("opening {data:?}"), e))?;
-        Ok(Self { db, file })
+        let headroom = Headroom::of(data)?;
+        if let Err(error) = headroom.secure() {
+            // Reading works, and space may come.
+            tracing::warn!(error = error.chain(), "opening the store on a full disk");
+        }
+        Ok(Self { db, file, headroom })
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -127,6 +133,12 @@ impl Backend {
             let ours = key.first() == Some(&prefix);
             Ok(ours.then(|| (key.to_vec(), value.to_vec())))
         })
+    }
+
+    /// Refuses ([`Kind::ResourceExhausted`]) when the disk is so full that the next changes might not reach it: after
+    /// a write that failed sled can't go on.
+    pub(crate) fn has_room(&self) -> Result<()> {
+        self.headroom.secure()
     }
 
     /// Applies `batch`, in memory and in sled's log buffer.

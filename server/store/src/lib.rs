@@ -38,6 +38,7 @@ pub mod error;
 mod event;
 mod event_log;
 pub mod image_config;
+mod headroom;
 mod key;
 mod migrate;
 mod open;

@@ -6,6 +6,7 @@ use crate::{
     backend::Backend,
     dir_lock::DirLock,
     event_log::Tail,
+    headroom::Spare,
     migrate::Schema,
     salvage,
     seal::Seal,
@@ -143,6 +144,7 @@ pub(crate) fn open(dir: &Path, options: Options, seams: Seams) -> Result<Opened>
         .create(dir)
         .map_err(|e| Error::io(format!("making the directory {dir:?}"), e))?;
     let dir_lock = DirLock::take(dir)?;
+    let spare = Spare::let_go(dir);
     let before = StateFile::read(dir);
     let place = Place {
         dir,
@@ -166,6 +168,7 @@ pub(crate) fn open(dir: &Path, options: Options, seams: Seams) -> Result<Opened>
         commits: found.seal.commits,
     };
     let state = StateFile::create(dir, state)?;
+    spare.take_again();
     let last_event = tail.last;
     let writer = Writer {
         state,

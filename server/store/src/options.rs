@@ -143,6 +143,8 @@ sparse! {
         /// What the Docker API wants echoed and the engine does not use.
         #[serde(with = "byte_string")]
         pub opaque: Vec<u8>,
+        /// Driver of volumes that are made on the way; "local" when empty.
+        pub volume_driver: String,
     }
 
     /// A port made reachable from outside.
@@ -211,6 +213,8 @@ sparse! {
         pub volume_options: BTreeMap<String, String>,
         /// Accepted and ignored.
         pub consistency: String,
+        /// volume: refuse instead of making a volume that is not there.
+        pub must_exist: bool,
     }
 
     /// A device of the host.

@@ -285,6 +285,7 @@ impl Shared {
         if changes.values.is_empty() {
             return Ok(());
         }
+        self.backend()?.get().has_room()?;
         if changes.tail.last > writer.state.event_ceiling() {
             writer.state.raise_event_ceiling(changes.tail.last)?;
         }

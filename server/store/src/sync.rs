@@ -12,7 +12,7 @@
 //! segments later at the earliest, when the copies are long on disk.
 
 use crate::{
-    Error, Result,
+    Error, Kind, Result,
     backend::Batch,
     open::SyncMoment,
     stats::Counters,
@@ -321,9 +321,14 @@ impl Shared {
             if self.check().is_err() || self.cycle(sync).is_err() {
                 break;
             }
-            if let Err(e) = self.trim() {
-                tracing::warn!(error = e.chain(), "trimming the event log failed");
-                break;
+            match self.trim() {
+                Ok(()) => {}
+                // The disk is full; the log waits with everybody else.
+                Err(e) if e.kind() == Kind::ResourceExhausted => {}
+                Err(e) => {
+                    tracing::warn!(error = e.chain(), "trimming the event log failed");
+                    break;
+                }
             }
         }
         // The last handle is gone, or nothing can be written any more.

@@ -17,7 +17,7 @@ use std::{
 };
 
 use rustix::{
-    fs::CWD,
+    fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
@@ -103,6 +103,113 @@ pub fn detached(mounts: &[Mount]) -> Result<OwnedFd> {
             Errno::INVAL,
         )),
     }
+}
+
+/// Something of the host that is bound on a place in a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Placed {
+    /// Directory or file on the host.
+    pub source: PathBuf,
+    /// Path in the tree; links in it lead to nowhere but the tree.
+    pub place: PathBuf,
+    /// Bind it read-only.
+    pub read_only: bool,
+}
+
+/// As [`detached`], with `placed` bound in it, the outer before the inner.
+/// Places that are not there are made with `make_places`, and left out
+/// without; so are sources that are not there.
+pub fn detached_with(mounts: &[Mount], placed: &[Placed], make_places: bool) -> Result<OwnedFd> {
+    let [one] = mounts else {
+        return detached(mounts);
+    };
+    if placed.is_empty() {
+        return detached_one(one);
+    }
+    // Hides /proc, so what needs it comes before.
+    let spot = Path::new("/proc");
+    let io = |error: MountError| io::Error::new(error.source.kind(), error.to_string());
+    on_own_thread(UnshareFlags::FS | UnshareFlags::NEWNS, || {
+        mount_change(
+            "/",
+            MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+        )?;
+        let mut trees = Vec::new();
+        for bound in placed.iter().filter(|bound| bound.source.exists()) {
+            let source = bound.source.to_string_lossy().into_owned();
+            let mut options = vec!["rbind".to_owned()];
+            if bound.read_only {
+                options.push("ro".to_owned());
+            }
+            let bind = Mount {
+                source,
+                options,
+                ..Mount::default()
+            };
+            let tree = bind_tree(&bind, &Options::parse(&bind.options)).map_err(io)?;
+            trees.push((tree, bound));
+        }
+        attach_one(one, spot).map_err(io)?;
+        let top = open(
+            spot,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        for (tree, bound) in trees {
+            if let Some(place) = place_in(&top, &bound.place, make_places)? {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
+                    | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                move_mount(tree, "", place, "", flags)?;
+            }
+        }
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE;
+        Ok(open_tree(CWD, spot, flags)?)
+    })
+    .map_err(|e| MountError::new("mounting a tree with others in it", e))
+}
+
+/// Opens `path` beneath `top`; directories that are missing are made with
+/// `make`, else there is nothing.
+fn place_in(top: &OwnedFd, path: &Path, make: bool) -> io::Result<Option<OwnedFd>> {
+    let find = |path: &Path| {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            match openat2(
+                top,
+                path,
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+                resolve,
+            ) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                found => return found,
+            }
+        }
+    };
+    let path = path.strip_prefix("/").unwrap_or(path);
+    match find(path) {
+        Ok(place) => return Ok(Some(place)),
+        Err(Errno::NOENT) if make => {}
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let mut so_far = PathBuf::new();
+    for part in path.components() {
+        let parent = find(&so_far)?;
+        so_far.push(part);
+        match find(&so_far) {
+            Err(Errno::NOENT) => mkdirat(parent, part.as_os_str(), Mode::from_raw_mode(0o755))?,
+            found => drop(found?),
+        }
+    }
+    Ok(Some(find(path)?))
 }
 
 /// Attaches a detached mount at `target`.
@@ -252,7 +359,10 @@ fn bind_tree(one: &Mount, options: &Options<'_>) -> Result<OwnedFd> {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     if !attributes.is_empty() {
-        let change = MountAttr { set: attributes.bits().into(), ..MountAttr::default() };
+        let change = MountAttr {
+            set: attributes.bits().into(),
+            ..MountAttr::default()
+        };
         change.apply(&tree, options.recursive).map_err(fail)?;
     }
     Ok(tree)
@@ -575,6 +685,48 @@ mod tests {
         };
         assert!(attach(&[bind, broken], &target).is_err());
         assert!(!target.join("file-0").exists());
+    }
+
+    #[test]
+    fn others_are_placed_in_a_tree() {
+        let root = tempfile::tempdir().unwrap();
+        let lowers = layers(root.path(), 2);
+        for dir in ["upper", "work", "volume"] {
+            std::fs::create_dir(root.path().join(dir)).unwrap();
+        }
+        std::fs::write(root.path().join("volume/kept"), "x").unwrap();
+        std::fs::create_dir(lowers[0].join("data")).unwrap();
+        std::os::unix::fs::symlink("/data", lowers[0].join("link")).unwrap();
+        let more = ["upperdir", "workdir"].map(|key| {
+            format!(
+                "{key}={}",
+                root.path().join(&key[..key.len() - 3]).display()
+            )
+        });
+        let mount = overlay(&lowers, &more);
+        let placed = |place: &str| Placed {
+            source: root.path().join("volume"),
+            place: place.into(),
+            read_only: place == "/made/on/the/way",
+        };
+        let gone = Placed {
+            source: "/no/such".into(),
+            place: "/data".into(),
+            read_only: false,
+        };
+        let all = [placed("/link"), placed("/made/on/the/way"), gone];
+        let tree = detached_with(std::slice::from_ref(&mount), &all, true).unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+        assert!(path.join("data/kept").exists());
+        assert!(path.join("made/on/the/way/kept").exists());
+        assert!(std::fs::write(path.join("made/on/the/way/new"), "").is_err());
+        std::fs::write(path.join("data/new"), "y").unwrap();
+        drop(tree);
+        assert!(root.path().join("volume/new").exists());
+        assert!(!root.path().join("upper/data").exists());
+        let tree = detached_with(&[mount], &[placed("/nowhere")], false).unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+        assert!(!path.join("nowhere").exists());
     }
 
     #[test]

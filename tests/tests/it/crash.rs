@@ -14,6 +14,8 @@ use std::{
 
 use davit_tests::{Daemon, ImageSpec, Registry, busybox_layout, eventually, workspace_root};
 
+use crate::volumes::Plugin;
+
 /// Scenarios that run at a time; each starts a daemon and several processes.
 const PARALLEL: usize = 3;
 
@@ -64,6 +66,11 @@ fn live(daemon: &Daemon, registry: &Registry, image: &str) {
         &["network", "create", "n"],
         &["run", "--rm", "--network", "n", "-p", "9", image, "true"],
         &["network", "rm", "n"],
+        &["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory"],
+        &["volume", "create", "-d", "remote", daemon.marker()],
+        &["run", "--name", "v", "-v", "filled:/bin", "-v", "memory:/memory", image, "true"],
+        &["rm", "-f", "v"],
+        &["volume", "rm", "filled", "memory", daemon.marker()],
         &["rmi", "-f", image],
         &["tag", "made:1", &copy],
         &["push", "-q", &copy],
@@ -89,12 +96,13 @@ fn all_is_well(daemon: &Daemon, image: &str, failpoint: &str) {
     context(daemon.davit(&["pull", "-q", image]));
     assert_eq!(context(daemon.davit(&["run", "--rm", image, "echo", "fine"])), "fine", "after {failpoint}");
     context(daemon.davit(&["rmi", "-f", image]));
+    context(daemon.davit(&["volume", "prune", "-f", "--all"]));
     eventually(&format!("no intent to be open after {failpoint}"), || {
         daemon.davit(&["debug"]).stdout.contains("intents.open: 0")
     });
 }
 
-fn scenario(registry: &Registry, image: &str, failpoint: &str) -> bool {
+fn scenario(registry: &Registry, plugin: &Plugin, image: &str, failpoint: &str) -> bool {
     let setting = format!("{failpoint}=panic");
     let mut daemon = if failpoint.starts_with("store.rebuild.") {
         // Only a damaged store is rebuilt.
@@ -105,7 +113,7 @@ fn scenario(registry: &Registry, image: &str, failpoint: &str) -> bool {
         daemon.try_start_again_with_failpoints(&setting);
         daemon
     } else {
-        Daemon::builder().failpoints(&setting).try_start()
+        plugin.builder().failpoints(&setting).try_start()
     };
     if daemon.alive() {
         live(&daemon, registry, image);
@@ -127,6 +135,7 @@ fn scenario(registry: &Registry, image: &str, failpoint: &str) -> bool {
 #[test]
 fn a_kill_at_any_step_leaves_nothing_behind() {
     let registry = Registry::start();
+    let plugin = Plugin::start();
     let dir = tempfile::tempdir().unwrap();
     busybox_layout(dir.path(), &ImageSpec::default());
     let image = registry.push_layout(&format!("{}:latest", dir.path().join("layout").display()), "busybox:1");
@@ -137,7 +146,7 @@ fn a_kill_at_any_step_leaves_nothing_behind() {
         for _ in 0..PARALLEL {
             scope.spawn(|| {
                 while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if !scenario(&registry, &image, name) {
+                    if !scenario(&registry, &plugin, &image, name) {
                         silent.lock().unwrap().push(name.clone());
                     }
                 }

@@ -126,7 +126,7 @@ fn a_gateway_that_is_refused_says_why() {
     let conflict = daemon.docker(&["create", "--name", "c", &image, "true"]);
     assert_eq!(conflict.code, 1);
     assert!(conflict.stderr.contains("Conflict. The container name \"/c\" is already in use"), "{}", conflict.stderr);
-    let later = daemon.docker(&["volume", "create", "v"]);
+    let later = daemon.docker(&["volume", "create", "../v"]);
     assert_ne!(later.code, 0);
     assert!(!later.stderr.contains('{'), "raw JSON was shown: {}", later.stderr);
 }

@@ -8,7 +8,8 @@ use crate::{
     command::{
         attach, commit, completion, control, cp, create, debug, diff, events, exec, export,
         history, images, import, info, inspect, load, logs, network, prune, ps, pull, push, rename,
-        restart, rm, rmi, run, save, start, stats, stop, system, tag, top, update, version, wait,
+        restart, rm, rmi, run, save, start, stats, stop, system, tag, top, update, version, volume,
+        wait,
     },
     context::Context,
     error::Outcome,
@@ -124,6 +125,11 @@ enum Command {
         #[command(subcommand)]
         command: network::Command,
     },
+    /// Manage volumes
+    Volume {
+        #[command(subcommand)]
+        command: VolumeCommand,
+    },
     /// Manage the daemon
     System {
         #[command(subcommand)]
@@ -173,6 +179,22 @@ enum ContainerCommand {
     Prune(prune::ContainerArgs),
     /// Remove one or more containers
     Rm(rm::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeCommand {
+    /// Create a volume
+    Create(volume::CreateArgs),
+    /// Display detailed information on one or more volumes
+    Inspect(volume::InspectArgs),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(volume::LsArgs),
+    /// Remove unused local volumes
+    Prune(prune::VolumeArgs),
+    /// Remove one or more volumes
+    #[command(visible_alias = "remove")]
+    Rm(volume::RmArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -251,6 +273,7 @@ impl Command {
             Self::Image { command } => command.run(context).await,
             Self::Container { command } => command.run(context).await,
             Self::Network { command } => network::run(context, command).await,
+            Self::Volume { command } => command.run(context).await,
             Self::System { command } => command.run(context).await,
             Self::Info(args) => info::run(context, args).await,
             Self::Debug => debug::run(context).await,
@@ -283,6 +306,18 @@ impl ContainerCommand {
             Self::Inspect(args) => inspect::container(context, args).await,
             Self::Prune(args) => prune::container(context, args).await,
             Self::Rm(args) => rm::run(context, args).await,
+        }
+    }
+}
+
+impl VolumeCommand {
+    async fn run(self, context: &Context) -> Outcome {
+        match self {
+            Self::Create(args) => volume::create(context, args).await,
+            Self::Inspect(args) => volume::inspect(context, args).await,
+            Self::Ls(args) => volume::ls(context, args).await,
+            Self::Prune(args) => prune::volume(context, args).await,
+            Self::Rm(args) => volume::rm(context, args).await,
         }
     }
 }

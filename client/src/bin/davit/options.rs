@@ -56,9 +56,15 @@ pub(crate) struct ContainerFlags {
     /// Bind mount a path: host:container[:options]
     #[arg(short, long)]
     volume: Vec<String>,
-    /// Attach a filesystem mount: type=bind|tmpfs|volume,source=…,target=…
+    /// Attach a filesystem mount: type=bind|tmpfs|volume|image,source=…,target=…
     #[arg(long)]
     mount: Vec<String>,
+    /// Mount volumes from the specified container(s): container[:ro|rw]
+    #[arg(long)]
+    volumes_from: Vec<String>,
+    /// Optional volume driver for the container
+    #[arg(long)]
+    volume_driver: Option<String>,
     /// Mount a tmpfs directory: path[:options]
     #[arg(long)]
     tmpfs: Vec<String>,
@@ -340,6 +346,8 @@ impl ContainerFlags {
                 .filter(|text| !text.contains(':'))
                 .cloned()
                 .collect(),
+            volumes_from: self.volumes_from.clone(),
+            volume_driver: text(&self.volume_driver),
             annotations: self.annotation.iter().map(|text| pair(text)).collect(),
             ..Default::default()
         })
@@ -579,6 +587,7 @@ fn mount(text: &str) -> Result<v1::Mount, String> {
             "bind-propagation" => mount.propagation = needed()?,
             "bind-nonrecursive" => mount.non_recursive = flag()?,
             "volume-nocopy" => mount.no_copy = flag()?,
+            "volume-must-exist" => mount.must_exist = flag()?,
             "volume-subpath" | "image-subpath" => mount.subpath = needed()?,
             "volume-driver" => mount.volume_driver = needed()?,
             "volume-label" => mount.volume_labels.extend([pair(&needed()?)]),

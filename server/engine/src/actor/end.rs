@@ -13,6 +13,7 @@ use crate::{
     model::StopResponse,
     policy::{self, Ended, Next},
     shim::{Ending, Exit, Run},
+    volumes,
 };
 
 /// The end of a run in a container's terms.
@@ -104,6 +105,7 @@ impl Actor {
             die = die.with("error", &end.error);
         }
         drafts.push(die);
+        drafts.extend(volumes::unmounted(&self.record));
         if stopped {
             drafts.push(Draft::new("stop"));
         }
@@ -210,6 +212,7 @@ impl Actor {
         }
         fail::fail_point!("engine.exit.after-record");
         self.shared.retire(run, lost).await;
+        volumes::release(&self.shared, &self.ns, &self.id).await;
         fail::fail_point!("engine.exit.after-cleanup");
     }
 }

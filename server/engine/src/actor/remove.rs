@@ -12,6 +12,7 @@ use crate::{
     events::Draft,
     model::RemoveOptions,
     policy::{self, Call},
+    volumes,
 };
 
 /// Longest pause between two tries of a removal.
@@ -43,7 +44,10 @@ impl Actor {
 
     /// Removes it for callers, who are answered.
     pub(super) async fn remove_for(&mut self, removes: Vec<Then>) {
-        let result = self.remove().await;
+        let with_volumes = removes
+            .iter()
+            .any(|then| matches!(then, Then::Remove(options, _) if options.volumes));
+        let result = self.remove(with_volumes).await;
         for then in removes {
             if let Then::Remove(_, reply) = then {
                 let answer = match &result {
@@ -57,14 +61,14 @@ impl Actor {
 
     /// Removes it since it was made with auto_remove.
     pub(super) async fn remove_by_itself(&mut self) {
-        if let Err(error) = self.remove().await {
+        if let Err(error) = self.remove(false).await {
             tracing::warn!(container = %self.id, error = %error.chain(), "cannot remove it now; trying again");
         }
     }
 
     /// Tries a removal that failed once more.
     pub(super) async fn remove_again(&mut self, pause: Duration) {
-        if let Err(error) = self.remove().await {
+        if let Err(error) = self.remove(false).await {
             tracing::warn!(container = %self.id, error = %error.chain(), "still cannot remove it");
             let pause = (pause * 2).min(LONGEST_PAUSE);
             self.state = State::Dead {
@@ -74,7 +78,9 @@ impl Actor {
         }
     }
 
-    async fn remove(&mut self) -> Result<()> {
+    /// Removes it; its anonymous volumes too when that is wanted, was wanted by
+    /// an earlier call, or it was made to go by itself.
+    async fn remove(&mut self, with_volumes: bool) -> Result<()> {
         if self.removed {
             return Ok(());
         }
@@ -84,6 +90,7 @@ impl Actor {
             |record| {
                 if let Some(details) = record.details.as_deref_mut() {
                     details.state.phase = Phase::Removing;
+                    details.remove_volumes |= with_volumes || details.options.auto_remove;
                 }
             },
             Vec::new(),
@@ -124,11 +131,22 @@ impl Actor {
             shared.retire(run, true).await;
             self.run = None;
         }
+        volumes::release(shared, &self.ns, &self.id).await;
         let snapshots = shared.images.snapshots(&self.record.snapshotter)?;
         match snapshots.remove(&self.ns, &self.record.snapshot_key).await {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error),
+        }
+        for mount in self.details().mounts {
+            if mount.snapshot_key.is_empty() {
+                continue;
+            }
+            match snapshots.remove(&self.ns, &mount.snapshot_key).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         fail::fail_point!("engine.remove.after-snapshot");
         let dir = self.details().dir;
@@ -140,17 +158,19 @@ impl Actor {
             }
         }
         fail::fail_point!("engine.remove.after-dir");
-        self.event = shared.forget(
+        let (event, doomed) = shared.forget(
             &self.ns,
             &self.record,
             Draft::new("destroy").about(&self.ns, &self.record),
         )?;
+        self.event = event;
         shared.store.durable().await?;
         fail::fail_point!("engine.remove.after-record");
         self.removed = true;
         self.waiting.clear();
         shared.index.remove(&self.ns, &self.id);
         shared.execs.forget(&self.id);
+        volumes::finish_doomed(shared, &self.ns, &doomed).await;
         self.publish();
         Ok(())
     }

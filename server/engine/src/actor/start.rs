@@ -15,6 +15,7 @@ use crate::{
     model::StartResponse,
     policy::{self, Call, Found, Restart, Verdict},
     shim::{Ending, Exit, Run},
+    volumes,
 };
 
 /// What is known of a container when its actor starts.
@@ -116,6 +117,7 @@ impl Actor {
             Vec::new()
         };
         drafts.push(Draft::new("die").with("exitCode", code));
+        drafts.extend(volumes::unmounted(&self.record));
         self.note(
             |details| {
                 let state = &mut details.state;
@@ -130,6 +132,8 @@ impl Actor {
     }
 
     fn record_start(&mut self, started_at: Timestamp, backoff: Option<Duration>) {
+        let mut drafts = volumes::mounted(&self.record);
+        drafts.push(Draft::new("start"));
         self.note(
             |details| {
                 let state = &mut details.state;
@@ -147,7 +151,7 @@ impl Actor {
                     0
                 };
             },
-            vec![Draft::new("start")],
+            drafts,
         );
     }
 

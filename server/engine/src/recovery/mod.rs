@@ -24,6 +24,7 @@ use crate::{
     create, exec,
     shared::Shared,
     shim::Bundle,
+    volumes,
 };
 
 pub use check::check;
@@ -69,6 +70,8 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
         tracing::error!(error = %error.chain(), "the host's networks are not all as they should be");
     }
     keep_peers(shared);
+    // Now that it is known which containers run and which are there at all.
+    volumes::recover(shared).await;
     orphans::clear(shared, &known);
     for handle in shared.index.all() {
         // Mailboxes are new: there is room.
@@ -99,6 +102,7 @@ fn make_directories(shared: &Shared) -> Result<()> {
         state.join("shims"),
         state.join("s"),
         state.join("runtime-root"),
+        root.join("volumes"),
     ] {
         std::fs::create_dir_all(&directory)
             .map_err(|error| Error::io(format!("cannot make {}", directory.display()), error))?;
@@ -159,6 +163,13 @@ async fn finish_intents(shared: &Shared) {
                     &intent.object,
                 )
                 .await?;
+                let made = intent.data.get(create::VOLUMES).map_or("", String::as_str);
+                let made: Vec<String> = made
+                    .split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect();
+                volumes::undo_created(shared, &intent.namespace, &intent.object, &made).await;
             }
             shared
                 .store

@@ -34,6 +34,7 @@ const OCI_VERSION: &str = "1.0.2";
 /// not given.
 pub fn build(inputs: &Inputs<'_>, start: &Start<'_>) -> Result<Built> {
     let mut plan = plan(inputs)?;
+    plan.mounts = start.mounts.to_vec();
     if matches!(plan.shared.network, NetworkMode::Container(_)) {
         plan.hostname = hostname_of_donor(start);
     }

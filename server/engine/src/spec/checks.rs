@@ -243,13 +243,6 @@ pub(super) fn log_files(text: &str) -> Result<u32> {
 
 /// Refuses, or warns of, what is accepted by the API and not done yet.
 fn not_yet(options: &ContainerOptions, warnings: &mut Vec<String>) -> Result<()> {
-    if !options.volumes_from.is_empty() {
-        let text = format!(
-            "volumes_from {:?}: volumes are not supported yet",
-            options.volumes_from
-        );
-        return Err(Error::new(davit_store::Kind::Unimplemented, text));
-    }
     if !options.links.is_empty() {
         warnings.push("Links are not supported yet. Links discarded.".to_owned());
     }

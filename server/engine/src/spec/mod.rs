@@ -48,6 +48,7 @@ pub use build::build;
 pub use exec::{ExecInputs, exec_process};
 pub use host::{CgroupFacts, CgroupMode, HostFacts};
 pub use mounts::{PlannedMount, PlannedSource};
+pub(crate) use mounts::{sorted, unescape, volume_name};
 pub use namespaces::{NamespaceKind, NetworkMode, Shared};
 pub use plan::plan;
 pub use rootfs::{LayersView, RootfsView, TreeView};
@@ -106,7 +107,7 @@ pub struct Plan {
     /// Namespaces that come from elsewhere.
     pub shared: Shared,
     /// What the caller mounts, in the order in which it is mounted; volumes
-    /// and image mounts among them, to be given a path in [`Start::sources`].
+    /// and image mounts among them, to be settled before a start.
     pub mounts: Vec<PlannedMount>,
     /// Path of the cgroup below each hierarchy's root, "/davit/<id>".
     pub cgroup_path: String,
@@ -134,7 +135,9 @@ pub struct Start<'a> {
     /// "container:…", a tmpfs of the engine's for "shareable". `None` gives a
     /// tmpfs of its own.
     pub shm: Option<&'a Path>,
-    /// Directories of volumes and image mounts, by index in [`Plan::mounts`].
+    /// The caller's mounts as they were settled at Create.
+    pub mounts: &'a [PlannedMount],
+    /// Directories of volumes and image mounts, by index in `mounts`.
     pub sources: &'a BTreeMap<usize, PathBuf>,
 }
 

@@ -60,7 +60,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan> {
             "the daemon has no init binary: create the container without init",
         ));
     }
-    let mounts = mounts::plan(options, &mut warnings)?;
+    let mounts = mounts::plan(options, &config.volumes, &mut warnings)?;
     let (path, args) = command.split();
     Ok(Plan {
         config,

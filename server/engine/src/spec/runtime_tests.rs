@@ -103,7 +103,9 @@ impl Bundle {
             defaults: &self.defaults,
         };
         let network = NetworkMode::parse(&options.network_mode).unwrap();
-        let hostname = plan(&inputs).unwrap().hostname;
+        let Plan {
+            hostname, mounts, ..
+        } = plan(&inputs).unwrap();
         let etc = etc::write(self.dir.path(), &hostname, options, &network, &[]).unwrap();
         let start = Start {
             rootfs: &TreeView(File::open(self.dir.path().join("rootfs")).unwrap()),
@@ -111,6 +113,7 @@ impl Bundle {
             etc: &etc,
             namespaces: &BTreeMap::new(),
             shm: None,
+            mounts: &mounts,
             sources: &BTreeMap::new(),
         };
         build(&inputs, &start).unwrap()

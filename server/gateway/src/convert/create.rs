@@ -15,7 +15,6 @@ use crate::{
 /// where docker tells null from it; kept for inspect.
 const ECHO_HOST: &[&str] = &[
     "ContainerIDFile",
-    "VolumeDriver",
     "Cgroup",
     "Isolation",
     "StorageOpt",
@@ -127,6 +126,7 @@ fn from_host(host: &Fields<'_>, options: &mut v1::ContainerOptions) -> Result<()
     options.mounts = mount::from_json(host)?;
     options.tmpfs = host.string_map("Tmpfs")?;
     options.volumes_from = host.strings("VolumesFrom")?;
+    options.volume_driver = host.string("VolumeDriver")?;
     options.devices = resources::devices_from_json(host)?;
     options.device_cgroup_rules = host.strings("DeviceCgroupRules")?;
     options.cap_add = host.words("CapAdd")?.unwrap_or_default();

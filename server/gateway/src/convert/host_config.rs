@@ -62,7 +62,7 @@ fn general(options: &v1::ContainerOptions, default_log: &str) -> Map<String, Val
             "MaximumRetryCount": restart.maximum_retry_count,
         },
         "AutoRemove": options.auto_remove,
-        "VolumeDriver": "",
+        "VolumeDriver": options.volume_driver,
         "VolumesFrom": list_or_null(&options.volumes_from),
         "ConsoleSize": options.terminal_size.map_or([0, 0], |size| [size.height, size.width]),
         "CapAdd": list_or_null(&options.cap_add),

@@ -41,6 +41,8 @@ fn mount(item: &Fields<'_>) -> Result<v1::Mount> {
         volume_labels: volume.string_map("Labels")?,
         volume_driver: driver.string("Name")?,
         volume_options: driver.string_map("Options")?,
+        // docker's API has no word for it.
+        must_exist: false,
         r#type: kind,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use davit_client::v1;
+use davit_client::{docker, v1};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -45,11 +45,25 @@ pub(crate) async fn df(call: Call) -> Result<Reply> {
         Value::Null
     };
     value.insert("Containers".into(), containers);
+    let volumes = if wanted("volume") {
+        let request = v1::ListVolumesRequest { filters: Vec::new(), size: true };
+        let found = call.gateway.calls().volumes().list(request).await?.into_inner();
+        found.volumes.iter().map(with_usage).collect()
+    } else {
+        Value::Null
+    };
+    value.insert("Volumes".into(), volumes);
     let empty = |name: &str| if wanted(name) { json!([]) } else { Value::Null };
-    value.insert("Volumes".into(), empty("volume"));
     value.insert("BuildCache".into(), empty("build-cache"));
     value.insert("BuilderSize".into(), json!(0));
     Ok(reply::ok(&Value::Object(value)))
+}
+
+/// The CLI wants the usage also where nobody can tell it.
+fn with_usage(volume: &v1::Volume) -> Value {
+    let mut value = docker::volume(volume);
+    value["UsageData"] = json!({"RefCount": volume.containers.len(), "Size": volume.size});
+    value
 }
 
 async fn containers(call: &Call, usage: &[v1::ContainerUsage]) -> Result<Value> {

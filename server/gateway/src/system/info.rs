@@ -40,7 +40,7 @@ fn objects(info: &v1::InfoResponse) -> Map<String, Value> {
         "Driver": info.snapshotter,
         "DriverStatus": [["Root Dir", info.root_dir]],
         "Plugins": {
-            "Volume": [],
+            "Volume": ["local"],
             "Network": ["host", "null"],
             "Authorization": null,
             "Log": ["json-file", "none"],

@@ -75,7 +75,7 @@ impl Writer {
     /// Starts a writer on `file`, which holds the first `offset` bytes; they
     /// are hashed (and sent to `tee`) before anything else.
     pub(super) fn start(place: Place, file: File, offset: u64, tee: Option<Tee>) -> Result<Self> {
-        let (commands, queue) = mpsc::channel(QUEUE);
+        let (commands, mut queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(Mutex::new(None));
         let algorithm = place.expected.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let mut sink = Sink {
@@ -92,9 +92,15 @@ impl Writer {
         std::thread::Builder::new()
             .name("davit-write".into())
             .spawn(move || {
-                if let Err(error) = sink.run(queue, offset) {
+                if let Err(error) = sink.run(&mut queue, offset) {
+                    if error.kind() == Kind::ResourceExhausted {
+                        // On a full disk what could be resumed some day must not take the space of what is in use.
+                        let _ = sink.file.set_len(0);
+                    }
                     *shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
+                // After the reason is there: that the queue is closed is what tells of a failure.
+                drop(queue);
                 drop((sink, locks));
             })
             .map_err(|error| Error::io("starting a writer thread", error))?;
@@ -181,10 +187,11 @@ impl Writer {
     }
 
     fn failed(&self) -> Error {
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        failure.unwrap_or_else(|| {
-            Error::internal(format!("writing {:?} failed before", self.place.reference))
-        })
+        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Asked for again by who tries to go on.
+            Some(error) => Error::new(error.kind(), error.chain()),
+            None => Error::internal(format!("the writer of {:?} is gone", self.place.reference)),
+        }
     }
 }
 
@@ -243,13 +250,13 @@ struct Sink {
 }
 
 impl Sink {
-    fn run(&mut self, mut queue: mpsc::Receiver<Command>, offset: u64) -> Result<()> {
+    fn run(&mut self, queue: &mut mpsc::Receiver<Command>, offset: u64) -> Result<()> {
         self.replay(offset)?;
         let mut next = queue.blocking_recv();
         while let Some(command) = next.take() {
             match command {
                 Command::Data(bytes) => {
-                    let (bytes, after) = gather(bytes, &mut queue);
+                    let (bytes, after) = gather(bytes, queue);
                     self.take(bytes)?;
                     next = after;
                 }

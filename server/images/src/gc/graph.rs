@@ -140,6 +140,12 @@ impl Graph {
             let (snapshotter, key) = (record.snapshotter.clone(), record.snapshot_key.clone());
             self.strong(&node, Node::Snapshot(namespace.clone(), snapshotter, key));
         }
+        // Views of images that it mounts.
+        let mounts = record.details.iter().flat_map(|details| &details.mounts);
+        for mount in mounts.filter(|mount| !mount.snapshot_key.is_empty()) {
+            let (snapshotter, key) = (record.snapshotter.clone(), mount.snapshot_key.clone());
+            self.strong(&node, Node::Snapshot(namespace.clone(), snapshotter, key));
+        }
         // Its image's content stays as long as it does, also without a name:
         // commit needs it, and so does unpacking again after a power cut.
         let manifest = record.details.as_ref().and_then(|details| details.image_manifest.as_ref());

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
         XattrFlags, chmodat, chownat, copy_file_range, fstat, ftruncate, ioctl_ficlone, lgetxattr,
         linkat, llistxattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, seek, statat,
         symlinkat, utimensat,
@@ -40,7 +40,7 @@ pub(super) fn directory_like(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Gives the directory `to` owner, mode, xattrs (except overlayfs' own) and
 /// times of the directory `from`.
-pub(crate) fn take_after(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+pub fn take_after(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let stat = fstat(from)?;
     copy_attributes(from, c".", to, c".", &stat, Whole::WithoutMarks)
 }
@@ -53,6 +53,15 @@ pub(super) fn tree(from: &Path, to: &Path) -> io::Result<()> {
     copy_children(&source, &target, Vec::new(), 0, &mut links)?;
     let stat = fstat(&source)?;
     copy_attributes(source.as_fd(), c".", target.as_fd(), c".", &stat, Whole::All)
+}
+
+/// Copies what is in the directory `from` into the empty directory `to`, which
+/// takes owner, mode, xattrs and times of `from`. Both are open for reading.
+/// What of xattrs the target's file system does not know is left out.
+pub fn contents(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let mut links = Links { first: HashMap::new(), root: to.try_clone()? };
+    copy_children(from, to, Vec::new(), 0, &mut links)?;
+    take_after(from.as_fd(), to.as_fd())
 }
 
 /// Where the first name of a file with several was put.
@@ -199,7 +208,12 @@ fn copy_attributes(
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     chownat(to, to_name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if !link {
-        chmodat(to, to_name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+        // By descriptor: a link that somebody puts there meanwhile, where others
+        // can write, is not followed.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = openat(to, to_name, flags, Mode::empty())?;
+        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+        chmodat(CWD, path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
     copy_xattrs(&by_name(from, from_name)?, &by_name(to, to_name)?, whole)?;
     let times = Timestamps {

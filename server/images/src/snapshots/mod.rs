@@ -33,8 +33,9 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub(crate) use backend::{Backend, Overlay, SnapshotDir};
-pub use davit_sys::mount::Mount;
-pub(crate) use usage::measure;
+pub use davit_sys::mount::{Mount, Placed};
+pub use copy::{contents as copy_contents, take_after};
+pub use usage::measure;
 
 use crate::{
     content::{Labels, blocking, labels, make_dir},
@@ -252,6 +253,33 @@ impl Snapshots {
     /// `diff` of containers that do not run (and, reading only, of those that
     /// do). Open files in it with `openat2` and `RESOLVE_IN_ROOT`.
     pub async fn open_tree(&self, namespace: &str, key: &str) -> Result<OwnedFd> {
+        mounted(key, self.tree_mounts(namespace, key)?).await
+    }
+
+    /// As [`Snapshots::open_tree`] (or the writable one), with directories of
+    /// the host placed in it. A writable tree gets the places that are missing.
+    pub async fn open_tree_with(
+        &self,
+        namespace: &str,
+        key: &str,
+        writable: bool,
+        placed: Vec<Placed>,
+    ) -> Result<OwnedFd> {
+        let mounts = if writable {
+            self.writable_mounts(namespace, key)?
+        } else {
+            self.tree_mounts(namespace, key)?
+        };
+        let key = key.to_owned();
+        blocking(move || {
+            davit_sys::mount::detached_with(&mounts, &placed, writable).map_err(|error| {
+                Error::io(format!("mounting snapshot {key:?}: {error}"), error.into_io())
+            })
+        })
+        .await
+    }
+
+    fn tree_mounts(&self, namespace: &str, key: &str) -> Result<Vec<Mount>> {
         let record = self.record(namespace, key)?;
         let parents = self.parents(namespace, &record)?;
         let dir = self.dir(record.dir);
@@ -274,16 +302,20 @@ impl Snapshots {
             }
             mount
         });
-        mounted(key, read_only.collect()).await
+        Ok(read_only.collect())
     }
 
     /// The same, writable: only while the snapshot is mounted nowhere else.
     pub async fn open_tree_writable(&self, namespace: &str, key: &str) -> Result<OwnedFd> {
+        mounted(key, self.writable_mounts(namespace, key)?).await
+    }
+
+    fn writable_mounts(&self, namespace: &str, key: &str) -> Result<Vec<Mount>> {
         let mounts = self.mounts(namespace, key)?;
         if self.stat(namespace, key)?.kind != SnapshotKind::Active {
             return Err(Error::precondition(format!("snapshot {key:?} is not writable")));
         }
-        mounted(key, mounts).await
+        Ok(mounts)
     }
 
     /// A writable tree for unpacking a layer into a snapshot that nobody has

@@ -8,7 +8,7 @@ use super::Usage;
 use crate::unpack::walk::{MAX_DEPTH, open_root};
 
 /// Counts blocks and inodes of the tree at `path`, each hard-linked file once.
-pub(crate) fn measure(path: &Path) -> io::Result<Usage> {
+pub fn measure(path: &Path) -> io::Result<Usage> {
     let mut usage = Usage::default();
     let mut seen = HashSet::new();
     let root = open_root(path)?;

@@ -10,12 +10,14 @@ mod networks;
 mod status;
 mod system;
 mod tasks;
+mod volumes;
 
 use davit_engine::Engine;
 use davit_images::Images;
 use davit_proto::v1::{
     containers_server::ContainersServer, events_server::EventsServer, images_server::ImagesServer,
     networks_server::NetworksServer, system_server::SystemServer, tasks_server::TasksServer,
+    volumes_server::VolumesServer,
 };
 use davit_store::Store;
 use tonic::service::RoutesBuilder;
@@ -55,6 +57,7 @@ impl Native {
             )
             .add_service(EventsServer::new(self.clone()))
             .add_service(NetworksServer::new(self.clone()))
+            .add_service(VolumesServer::new(self.clone()))
             .add_service(SystemServer::new(self));
     }
 }

@@ -98,6 +98,47 @@ sparse! {
         pub state: StateFacts,
         /// Networks that it joins at its start, by their ids.
         pub networks: BTreeMap<String, NetworkAttachment>,
+        /// The mounts as Create settled them, outer before inner.
+        pub mounts: Vec<ContainerMount>,
+        /// Its removal takes its anonymous volumes along.
+        pub remove_volumes: bool,
+    }
+
+    /// A mount as Create settled it: what starts mount and inspect shows, even
+    /// when the options' other containers and images are long gone.
+    pub struct ContainerMount {
+        /// "bind", "tmpfs", "volume" or "image".
+        pub kind: String,
+        /// Clean absolute path in the container.
+        pub target: String,
+        /// bind: path on the host; image: its name as it was asked for.
+        pub source: String,
+        /// volume: its name.
+        pub volume: String,
+        /// volume: its driver.
+        pub driver: String,
+        /// volume: it was given no name.
+        pub anonymous: bool,
+        /// volume: the image's files are not copied into it.
+        pub no_copy: bool,
+        /// image: its id.
+        pub image_id: String,
+        /// image: key of the view that shows its files.
+        pub snapshot_key: String,
+        /// volume, image: path inside.
+        pub subpath: String,
+        /// Mounted read-only.
+        pub read_only: bool,
+        /// Propagation; empty for all but bind.
+        pub propagation: String,
+        /// What inspect shows as mode.
+        pub mode: String,
+        /// Without the mounts below the source.
+        pub non_recursive: bool,
+        /// bind: make the source when it is missing.
+        pub create_source: bool,
+        /// Further mount options.
+        pub options: Vec<String>,
     }
 
     /// What is known of the last run. Whether something runs *now* is not in

@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod network;
 pub mod sandbox;
 pub mod snapshot;
+pub mod volume;
 
 pub use blob::{BlobRecord, Blobs};
 pub use container::ContainerRecord;
@@ -26,6 +27,7 @@ pub use namespace::{NamespaceRecord, Namespaces};
 pub use network::{NetworkRecord, Networks, SubnetRecord};
 pub use sandbox::{SandboxRecord, Sandboxes};
 pub use snapshot::{SnapshotKind, SnapshotRecord, Snapshots};
+pub use volume::{VolumeRecord, Volumes};
 
 use crate::{Result, key::Key, record};
 use serde::{Serialize, de::DeserializeOwned};
@@ -74,4 +76,5 @@ pub(crate) const ALL: &[(&str, Check)] = &[
     (Networks::NAME, check::<Networks>),
     (Sandboxes::NAME, check::<Sandboxes>),
     (Snapshots::NAME, check::<Snapshots>),
+    (Volumes::NAME, check::<Volumes>),
 ];

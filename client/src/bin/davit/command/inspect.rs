@@ -94,15 +94,24 @@ pub(crate) async fn image(context: &Context, args: ImageArgs) -> Outcome {
 /// Prints what is found as one array (or each by the template); what is not
 /// found is told on stderr and makes the exit code 1, as docker does.
 async fn objects(context: &Context, args: &Common, kinds: Kinds) -> Outcome {
+    let mut results = Vec::new();
+    for name in &args.names {
+        results.push(object(context, name, kinds).await);
+    }
+    print_objects(results, args.format.as_deref())
+}
+
+/// As [`objects`], of what was looked up already.
+pub(crate) fn print_objects(results: Vec<Outcome<Value>>, format: Option<&str>) -> Outcome {
     let mut found = Vec::new();
     let mut failures = Vec::new();
-    for name in &args.names {
-        match object(context, name, kinds).await {
+    for result in results {
+        match result {
             Ok(value) => found.push(value),
             Err(failure) => failures.push(failure),
         }
     }
-    print(&found, args.format.as_deref())?;
+    print(&found, format)?;
     let code = u8::from(!failures.is_empty());
     for failure in failures {
         use std::io::Write;

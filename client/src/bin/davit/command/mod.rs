@@ -38,4 +38,5 @@ pub(crate) mod tag;
 pub(crate) mod top;
 pub(crate) mod update;
 pub(crate) mod version;
+pub(crate) mod volume;
 pub(crate) mod wait;

@@ -1,4 +1,4 @@
-//! `davit image prune`, `container prune` and `system prune`.
+//! `davit image prune`, `container prune`, `volume prune` and `system prune`.
 
 use std::io::{BufRead, Write};
 
@@ -27,10 +27,22 @@ pub(crate) struct ContainerArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct VolumeArgs {
+    /// Remove all unused volumes, not just anonymous ones
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct SystemArgs {
     /// Remove all unused images not just dangling ones
     #[arg(short, long)]
     all: bool,
+    /// Prune anonymous volumes
+    #[arg(long)]
+    volumes: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -90,18 +102,45 @@ pub(crate) async fn container(context: &Context, args: ContainerArgs) -> Outcome
     Ok(0)
 }
 
+pub(crate) async fn volume(context: &Context, args: VolumeArgs) -> Outcome {
+    let what = if args.all {
+        "This will remove all local volumes not used by at least one container."
+    } else {
+        "This will remove anonymous local volumes not used by at least one container."
+    };
+    if args.common.agreed(what)? {
+        let filters = args.common.filter.clone();
+        let bytes = volumes(context, args.all, filters, &args.common).await?;
+        total(&args.common, bytes)?;
+    }
+    Ok(0)
+}
+
 pub(crate) async fn system(context: &Context, args: SystemArgs) -> Outcome {
     let images_too = if args.all {
         "all images without at least one container associated to them"
     } else {
         "all dangling images"
     };
-    let what = format!(
-        "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n  - {images_too}\n"
-    );
+    let volumes_too = if args.volumes {
+        "  - all anonymous volumes not used by at least one container\n"
+    } else {
+        ""
+    };
+    let what =
+        format!("This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n{volumes_too}  - {images_too}\n");
     if args.common.agreed(&what)? {
         let mut bytes = containers(context, &args.common).await?;
         crate::command::network::networks(context, &args.common).await?;
+        if args.volumes {
+            // Volumes have no "until".
+            let filters = args
+                .common
+                .filter
+                .iter()
+                .filter(|filter| filter.key != "until");
+            bytes += volumes(context, false, filters.cloned().collect(), &args.common).await?;
+        }
         bytes += images(context, args.all, &args.common).await?;
         total(&args.common, bytes)?;
     }
@@ -116,6 +155,22 @@ async fn images(context: &Context, all: bool, common: &Common) -> Outcome<u64> {
     };
     let reply = context.client.images().prune(request).await?.into_inner();
     list("Images", common, &reply)?;
+    Ok(reply.space_reclaimed)
+}
+
+async fn volumes(
+    context: &Context,
+    all: bool,
+    filters: Vec<v1::Filter>,
+    common: &Common,
+) -> Outcome<u64> {
+    let request = v1::PruneVolumesRequest {
+        all,
+        dry_run: common.dry_run,
+        filters,
+    };
+    let reply = context.client.volumes().prune(request).await?.into_inner();
+    list("Volumes", common, &reply)?;
     Ok(reply.space_reclaimed)
 }
 

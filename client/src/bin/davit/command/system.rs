@@ -29,6 +29,24 @@ pub(crate) async fn df(context: &Context, args: DfArgs) -> Outcome {
         .await?
         .into_inner();
     let images = usage.images.unwrap_or_default();
+    let list = v1::ListVolumesRequest {
+        filters: Vec::new(),
+        size: true,
+    };
+    let volumes = context
+        .client
+        .volumes()
+        .list(list)
+        .await?
+        .into_inner()
+        .volumes;
+    let bytes = |volumes: &mut dyn Iterator<Item = &v1::Volume>| -> i64 {
+        volumes.map(|volume| volume.size.max(0)).sum()
+    };
+    let unused = |volume: &&v1::Volume| volume.containers.is_empty();
+    let volume_bytes = bytes(&mut volumes.iter());
+    let volume_reclaimable = bytes(&mut volumes.iter().filter(unused));
+    let volumes_active = volumes.len() - volumes.iter().filter(unused).count();
     let (writable, logs, reclaimable) =
         usage.containers.iter().fold((0, 0, 0), |sum, container| {
             let back = if container.reclaimable {
@@ -60,7 +78,7 @@ pub(crate) async fn df(context: &Context, args: DfArgs) -> Outcome {
     let rows = [
         ("Images", images.images.len(), active_images, images.blobs + images.snapshots, images.reclaimable),
         ("Containers", usage.containers.len(), active, writable + logs, reclaimable),
-        ("Local Volumes", 0, 0, 0, 0),
+        ("Local Volumes", volumes.len(), volumes_active, volume_bytes, volume_reclaimable),
         ("Build Cache", 0, 0, 0, 0),
     ]
     .map(|(kind, total, active, size, reclaimable)| {

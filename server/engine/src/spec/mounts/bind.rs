@@ -170,6 +170,7 @@ mod tests {
             mode: String::new(),
             non_recursive: false,
             options: Vec::new(),
+            implicit: false,
         };
         let mut warnings = Vec::new();
         let expected = format!(

@@ -71,6 +71,7 @@ pub(super) fn new_form(mount: &Mount) -> Result<PlannedMount> {
         mode: String::new(),
         non_recursive: mount.non_recursive,
         options,
+        implicit: false,
     })
 }
 
@@ -121,8 +122,23 @@ pub(super) fn propagation(kind: &str, mode: &str) -> Result<()> {
     }
 }
 
+/// Longest name of a volume: it is a directory's.
+const MAX_VOLUME_NAME: usize = 255;
+
 /// A volume's name; "" (anonymous) passes.
-pub(super) fn volume_name(name: &str) -> Result<()> {
+pub(crate) fn volume_name(name: &str) -> Result<()> {
+    if name.len() > MAX_VOLUME_NAME {
+        return Err(Error::invalid(format!(
+            "create {}…: the volume name has {} bytes; use at most {MAX_VOLUME_NAME}",
+            name.chars().take(32).collect::<String>(),
+            name.len()
+        )));
+    }
+    if name.len() == 1 && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Error::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
+    }
     let mut bytes = name.bytes();
     let first = bytes.next().is_none_or(|byte| byte.is_ascii_alphanumeric());
     let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));

@@ -14,13 +14,12 @@ use std::{
 };
 
 use davit_store::{
-    Error, Kind, Result,
+    Error, Result,
     options::{ContainerOptions, Mount},
 };
 
-use crate::model::MountPoint;
-
 pub(super) use bind::root_propagation;
+pub(crate) use check::volume_name;
 pub(super) use defaults::{INIT_TARGET, assemble};
 
 /// A mount that the caller asked for, checked.
@@ -40,6 +39,9 @@ pub struct PlannedMount {
     pub non_recursive: bool,
     /// Further mount options, for tmpfs with size and mode among them.
     pub options: Vec<String>,
+    /// A volume that nobody asked to mount: what another container's volumes
+    /// have at this place comes before it.
+    pub implicit: bool,
 }
 
 /// What a [`PlannedMount`] mounts.
@@ -69,53 +71,11 @@ pub enum PlannedSource {
     },
 }
 
-impl PlannedMount {
-    /// The mount as inspect shows it.
-    pub fn point(&self) -> MountPoint {
-        let (kind, name, source, driver) = match &self.source {
-            PlannedSource::Bind { path, .. } => (
-                "bind",
-                String::new(),
-                path.to_string_lossy().into_owned(),
-                String::new(),
-            ),
-            PlannedSource::Tmpfs => ("tmpfs", String::new(), String::new(), String::new()),
-            PlannedSource::Volume { name, request } => {
-                let driver = if request.volume_driver.is_empty() {
-                    "local"
-                } else {
-                    &request.volume_driver
-                };
-                (
-                    "volume",
-                    name.clone().unwrap_or_default(),
-                    String::new(),
-                    driver.to_owned(),
-                )
-            }
-            PlannedSource::Image { request } => (
-                "image",
-                String::new(),
-                request.source.clone(),
-                String::new(),
-            ),
-        };
-        MountPoint {
-            kind: kind.to_owned(),
-            name,
-            source,
-            destination: self.target.clone(),
-            driver,
-            mode: self.mode.clone(),
-            read_write: !self.read_only,
-            propagation: self.propagation.clone(),
-        }
-    }
-}
-
-/// The mounts that the caller asks for, outer before inner.
+/// The mounts that the caller asks for, and anonymous volumes at the places
+/// `volumes` (the image's and the caller's), outer before inner.
 pub(super) fn plan(
     options: &ContainerOptions,
+    volumes: &[String],
     warnings: &mut Vec<String>,
 ) -> Result<Vec<PlannedMount>> {
     let mut planned = Vec::new();
@@ -139,13 +99,19 @@ pub(super) fn plan(
         };
         planned.push(check::new_form(&mount)?);
     }
-    for target in &options.volumes {
+    for target in volumes {
         let anonymous = Mount {
             kind: "volume".to_owned(),
-            target: target.clone(),
+            // An image's author may have left out the slash.
+            target: if options.volumes.contains(target) || target.starts_with('/') {
+                target.clone()
+            } else {
+                format!("/{target}")
+            },
             ..Default::default()
         };
-        let anonymous = check::new_form(&anonymous)?;
+        let mut anonymous = check::new_form(&anonymous)?;
+        anonymous.implicit = true;
         // As with docker: what the caller mounts there comes before it, and
         // clients name the places of their binds here, too.
         if !planned.iter().any(|mount| mount.target == anonymous.target) {
@@ -153,7 +119,6 @@ pub(super) fn plan(
         }
     }
     refuse_duplicates(&planned)?;
-    let planned = without_volumes(planned, warnings)?;
     for mount in &planned {
         bind::check_source(mount, warnings)?;
     }
@@ -171,44 +136,8 @@ fn refuse_duplicates(planned: &[PlannedMount]) -> Result<()> {
     }
 }
 
-/// Volumes and image mounts are planned but cannot be made yet: an anonymous
-/// volume is left out with a warning (its path is writable all the same), what
-/// holds somebody's data is refused.
-fn without_volumes(
-    planned: Vec<PlannedMount>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<PlannedMount>> {
-    let mut kept = Vec::with_capacity(planned.len());
-    for mount in planned {
-        match &mount.source {
-            PlannedSource::Bind { .. } | PlannedSource::Tmpfs => kept.push(mount),
-            PlannedSource::Volume { name: None, .. } => {
-                let text = format!(
-                    "Volumes are not supported yet: {} is kept in the container's writable layer.",
-                    mount.target
-                );
-                warnings.push(text);
-            }
-            PlannedSource::Volume {
-                name: Some(name), ..
-            } => return Err(unimplemented("volume", name, &mount.target)),
-            PlannedSource::Image { request } => {
-                return Err(unimplemented("image", &request.source, &mount.target));
-            }
-        }
-    }
-    Ok(kept)
-}
-
-fn unimplemented(kind: &str, source: &str, target: &str) -> Error {
-    let text = format!(
-        "mounting {kind} {source:?} at {target}: {kind} mounts are not supported yet; use a bind mount"
-    );
-    Error::new(Kind::Unimplemented, text)
-}
-
 /// Outer before inner, otherwise as given.
-fn sorted(mut planned: Vec<PlannedMount>) -> Vec<PlannedMount> {
+pub(crate) fn sorted(mut planned: Vec<PlannedMount>) -> Vec<PlannedMount> {
     planned.sort_by_key(|mount| Path::new(&mount.target).components().count());
     planned
 }
@@ -234,7 +163,7 @@ pub(super) fn clean(path: &str) -> String {
 }
 
 /// Undoes the octal escapes of proc(5)'s mount tables.
-pub(super) fn unescape(field: &str) -> std::ffi::OsString {
+pub(crate) fn unescape(field: &str) -> std::ffi::OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -296,7 +225,7 @@ mod tests {
                 .into(),
             ..Default::default()
         };
-        let targets: Vec<String> = plan(&options, &mut Vec::new())
+        let targets: Vec<String> = plan(&options, &[], &mut Vec::new())
             .unwrap()
             .into_iter()
             .map(|mount| mount.target)
@@ -312,7 +241,9 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            plan(&options, &mut Vec::new()).unwrap_err().to_string(),
+            plan(&options, &[], &mut Vec::new())
+                .unwrap_err()
+                .to_string(),
             "Duplicate mount point: /x"
         );
     }
@@ -325,23 +256,35 @@ mod tests {
             ..Default::default()
         };
         let mut warnings = Vec::new();
-        assert_eq!(plan(&options, &mut warnings).unwrap().len(), 1);
+        assert_eq!(
+            plan(&options, &options.volumes, &mut warnings)
+                .unwrap()
+                .len(),
+            1
+        );
         assert!(warnings.is_empty(), "{warnings:?}");
     }
 
     #[test]
-    fn volumes_wait_for_their_time() {
-        let mut warnings = Vec::new();
-        let mut options = ContainerOptions {
-            volumes: vec!["/data".to_owned()],
+    fn the_images_volumes_are_anonymous_ones() {
+        let options = ContainerOptions {
+            binds: vec!["named:/data2".to_owned()],
             ..Default::default()
         };
-        assert!(plan(&options, &mut warnings).unwrap().is_empty());
-        assert_eq!(warnings.len(), 1);
-        options.binds = vec!["named:/data2".to_owned()];
+        let places = ["/data".to_owned(), "/data2".to_owned()];
+        let planned = plan(&options, &places, &mut Vec::new()).unwrap();
+        let found: Vec<_> = planned
+            .iter()
+            .map(|mount| match &mount.source {
+                PlannedSource::Volume { name, .. } => {
+                    (mount.target.as_str(), name.as_deref(), mount.implicit)
+                }
+                _ => panic!("{mount:?}"),
+            })
+            .collect();
         assert_eq!(
-            plan(&options, &mut warnings).unwrap_err().kind(),
-            Kind::Unimplemented
+            found,
+            [("/data2", Some("named"), false), ("/data", None, true)]
         );
     }
 }

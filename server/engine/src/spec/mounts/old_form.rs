@@ -64,6 +64,7 @@ fn bind(source: &str, target: &str, options: Options) -> PlannedMount {
         mode: String::new(),
         non_recursive: false,
         options: Vec::new(),
+        implicit: false,
     }
 }
 
@@ -83,6 +84,7 @@ fn volume(name: &str, target: &str, options: &Options) -> PlannedMount {
         mode: String::new(),
         non_recursive: false,
         options: Vec::new(),
+        implicit: false,
         source: PlannedSource::Volume {
             name: (!name.is_empty()).then(|| name.to_owned()),
             request: Box::new(request),

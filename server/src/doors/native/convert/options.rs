@@ -73,6 +73,7 @@ pub(in super::super) fn from_options(from: v1::ContainerOptions) -> options::Con
         links: from.links,
         shell: from.shell,
         opaque: from.opaque.to_vec(),
+        volume_driver: from.volume_driver,
     }
 }
 
@@ -153,6 +154,7 @@ pub(in super::super) fn to_options(from: options::ContainerOptions) -> v1::Conta
         links: from.links,
         shell: from.shell,
         opaque: from.opaque.into(),
+        volume_driver: from.volume_driver,
     }
 }
 
@@ -317,6 +319,7 @@ fn from_mount(from: v1::Mount) -> options::Mount {
         volume_driver: from.volume_driver,
         volume_options: from.volume_options.into_iter().collect(),
         consistency: from.consistency,
+        must_exist: from.must_exist,
     }
 }
 
@@ -338,6 +341,7 @@ fn to_mount(from: options::Mount) -> v1::Mount {
         volume_driver: from.volume_driver,
         volume_options: from.volume_options.into_iter().collect(),
         consistency: from.consistency,
+        must_exist: from.must_exist,
     }
 }
 
