@@ -11,6 +11,7 @@ const FILES: &[&str] = &[
     "davit/v1/containers.proto",
     "davit/v1/tasks.proto",
     "davit/v1/events.proto",
+    "davit/v1/networks.proto",
     "davit/v1/system.proto",
     "davit/v1/volumes.proto",
 ];
@@ -24,6 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("davit.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Channels are the client crate's; and Networks has a Connect of its own.
+        .build_transport(false)
         .compile_fds(descriptors)?;
     Ok(())
 }

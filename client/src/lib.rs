@@ -31,7 +31,8 @@ use tonic::{
 };
 use v1::{
     containers_client::ContainersClient, events_client::EventsClient, images_client::ImagesClient,
-    system_client::SystemClient, tasks_client::TasksClient, volumes_client::VolumesClient,
+    networks_client::NetworksClient, system_client::SystemClient, tasks_client::TasksClient,
+    volumes_client::VolumesClient,
 };
 
 /// Where davitd listens unless it is told otherwise.
@@ -138,6 +139,12 @@ impl Client {
     /// The service `Events`.
     pub fn events(&self) -> EventsClient<NamespacedChannel> {
         EventsClient::with_interceptor(self.channel.clone(), self.namespace.clone())
+    }
+
+    /// The service `Networks`.
+    pub fn networks(&self) -> NetworksClient<NamespacedChannel> {
+        NetworksClient::with_interceptor(self.channel.clone(), self.namespace.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The service `System`.

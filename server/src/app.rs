@@ -118,6 +118,10 @@ pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig> {
     engine.cgroup_parent.clone_from(&section.cgroup_parent);
     engine.log_max_size = section.log_max_size;
     engine.log_max_file = section.log_max_file;
+    engine.networks.bridge.clone_from(&config.networks.bridge);
+    engine.networks.subnet.clone_from(&config.networks.subnet);
+    let pools = config.networks.pools.iter().map(|pool| (pool.base.clone(), pool.size));
+    engine.networks.pools = pools.collect();
     let volumes = &config.volumes;
     engine.volumes = VolumesConfig {
         auto_create: volumes.auto_create,

@@ -42,9 +42,29 @@ pub(crate) struct Config {
     pub(crate) store: StoreSection,
     pub(crate) images: Images,
     pub(crate) containers: Containers,
+    pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,
     /// Runtimes by name: an absolute path or a name to look up in `$PATH`.
     pub(crate) runtimes: BTreeMap<String, PathBuf>,
+}
+
+/// The default network, and where subnets come from.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Networks {
+    /// Empty: made from the root directory.
+    pub(crate) bridge: String,
+    /// Empty: picked from the pools.
+    pub(crate) subnet: String,
+    /// Empty: docker's.
+    pub(crate) pools: Vec<Pool>,
+}
+
+/// A range of addresses and the length of the prefix of each subnet in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Pool {
+    pub(crate) base: String,
+    pub(crate) size: u8,
 }
 
 /// The Docker API's socket.
@@ -122,6 +142,7 @@ pub(crate) struct Volumes {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            networks: Networks::default(),
             root: "/var/lib/davit".into(),
             state: "/run/davit".into(),
             address: PathBuf::new(),

@@ -323,6 +323,12 @@ impl Daemon {
         Residue::of(self.dir.path(), &self.marker)
     }
 
+    /// The host's links that are this daemon's: gone when it has stopped and
+    /// nothing runs.
+    pub fn links(&self) -> std::collections::BTreeSet<String> {
+        crate::residue::links(&self.root())
+    }
+
     /// The marker in the cgroups of this daemon's containers.
     pub fn marker(&self) -> &str {
         &self.marker
@@ -441,9 +447,10 @@ impl Drop for Daemon {
         }
         self.disk = None;
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !self.residue().is_empty() && std::time::Instant::now() < end {
+        while !(self.residue().is_empty() && self.links().is_empty()) && std::time::Instant::now() < end {
             std::thread::park_timeout(std::time::Duration::from_millis(20));
         }
+        assert!(self.links().is_empty(), "left on the host: {:?}\n{}", self.links(), self.log());
         let residue = self.residue();
         assert!(residue.is_empty(), "left behind: {residue:#?}
 {}", self.log());

@@ -28,6 +28,23 @@ impl Residue {
     }
 }
 
+/// Links of the host that belong to the daemon whose root is this: bridges and
+/// the outer ends of containers' interfaces. They carry the root's hash.
+pub(crate) fn links(root: &Path) -> BTreeSet<String> {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in root.as_os_str().as_encoded_bytes() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    let tag = format!("d{:06x}", hash & 0xff_ffff);
+    fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(&tag))
+        .collect()
+}
+
 fn processes(base: &str) -> BTreeSet<String> {
     let own = std::process::id().to_string();
     let Ok(entries) = fs::read_dir("/proc") else { return BTreeSet::new() };

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     image::{driver, healthcheck},
+    network::network_settings,
     time,
 };
 use crate::v1::{self, ContainerStatus};
@@ -38,7 +39,7 @@ pub fn container(details: &v1::ContainerDetails, size: bool) -> Value {
         "GraphDriver": {"Data": graph(&details.driver_data), "Name": driver(&details.driver)},
         "Mounts": short.mounts.iter().map(mount_point).collect::<Vec<_>>(),
         "Config": config(details, &short, &options),
-        "NetworkSettings": network(details, &options),
+        "NetworkSettings": network_settings(&short, &details.network_namespace),
     });
     if let Some(object) = value.as_object_mut() {
         if let Some(manifest) = &details.image_manifest {
@@ -395,39 +396,4 @@ fn mount(mount: &v1::Mount) -> Value {
         }
     }
     value
-}
-
-fn network(details: &v1::ContainerDetails, options: &v1::ContainerOptions) -> Value {
-    let mode = or(&options.network_mode, "none");
-    let endpoint = json!({
-        "IPAMConfig": Value::Null, "Links": Value::Null, "Aliases": Value::Null,
-        "MacAddress": "", "DriverOpts": Value::Null, "GwPriority": 0, "NetworkID": "",
-        "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": Value::Null,
-    });
-    let networks: Map<String, Value> = match mode.split_once(':') {
-        // The namespace of another container: it has the endpoints.
-        Some(_) => Map::new(),
-        None => [(mode.to_owned(), endpoint)].into_iter().collect(),
-    };
-    json!({
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": details.network_namespace,
-        "Ports": {},
-        "HairpinMode": false,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": Value::Null,
-        "SecondaryIPv6Addresses": Value::Null,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": networks,
-    })
 }

@@ -6,10 +6,12 @@
 
 mod container;
 mod image;
+mod network;
 mod volume;
 
 pub use container::{container, state};
 pub use image::image;
+pub use network::{endpoints, network, network_settings, port_list};
 pub use volume::volume;
 
 /// RFC 3339 with nanoseconds; docker's zero time when there is none.

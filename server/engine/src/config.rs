@@ -2,6 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use ipnet::Ipv4Net;
+
+use crate::{Error, Result};
+
+/// Where the daemon's root is unless it is told otherwise; only that daemon
+/// has the plain names on the host ("davit0").
+pub(crate) const DEFAULT_ROOT: &str = "/var/lib/davit";
+
 /// Configuration of an [`Engine`](crate::Engine); [`EngineConfig::new`] gives
 /// the defaults.
 #[derive(Debug, Clone)]
@@ -33,6 +41,8 @@ pub struct EngineConfig {
     pub shim_deadline: Duration,
     /// Longest wait for a shim and its runtime to make and start a process.
     pub start_deadline: Duration,
+    /// The default network, and where subnets come from.
+    pub networks: NetworkConfig,
     /// How volumes are made and found.
     pub volumes: VolumesConfig,
 }
@@ -67,6 +77,51 @@ impl Default for VolumesConfig {
     }
 }
 
+/// The default network, and where subnets come from.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkConfig {
+    /// Name of the default network's bridge; made from the root when empty.
+    pub bridge: String,
+    /// Its subnet, "172.17.0.0/16"; picked from the pools when empty.
+    pub subnet: String,
+    /// "172.17.0.0/16" and the length of each subnet's prefix; docker's when
+    /// empty.
+    pub pools: Vec<(String, u8)>,
+}
+
+impl NetworkConfig {
+    pub(crate) fn default_subnet(&self) -> Result<Option<Ipv4Net>> {
+        match self.subnet.as_str() {
+            "" => Ok(None),
+            text => net("networks.subnet", text).map(Some),
+        }
+    }
+
+    pub(crate) fn parsed_pools(&self) -> Result<Vec<(Ipv4Net, u8)>> {
+        if self.pools.is_empty() {
+            return Ok(crate::networks::default_pools());
+        }
+        let pools = self.pools.iter().map(|(text, size)| {
+            let pool = net("networks.pools", text)?;
+            if *size < pool.prefix_len() || *size > 30 {
+                return Err(Error::invalid(format!(
+                    "networks.pools: {text} cannot be cut into subnets of /{size}"
+                )));
+            }
+            Ok((pool, *size))
+        });
+        pools.collect()
+    }
+}
+
+fn net(key: &str, text: &str) -> Result<Ipv4Net> {
+    text.parse::<Ipv4Net>().map(|net| net.trunc()).map_err(|_| {
+        Error::invalid(format!(
+            "{key}: {text:?} is no IPv4 subnet like 172.17.0.0/16"
+        ))
+    })
+}
+
 impl EngineConfig {
     /// The defaults below `root` and `state`, with the shim at `shim`.
     pub fn new(
@@ -91,6 +146,7 @@ impl EngineConfig {
             stop_timeout: 10,
             shim_deadline: Duration::from_secs(10),
             start_deadline: Duration::from_secs(60),
+            networks: NetworkConfig::default(),
             volumes: VolumesConfig::default(),
         }
     }

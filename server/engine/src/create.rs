@@ -73,8 +73,9 @@ async fn make(
         .resolve(ns, &request.image, request.platform.as_ref())
         .await?;
     let plan = spec::plan(&shared.inputs(&id, &request.options, &image.config))?;
+    let networks = shared.net.resolve(ns, &request.options)?;
     let mut warnings = plan.warnings.clone();
-    warnings.extend(network_warning(&request.options)?);
+    warnings.extend(unpublished(&request.options)?);
     let settled = volumes::settle(
         shared,
         (ns, &id),
@@ -101,6 +102,7 @@ async fn make(
         resolv_conf_path: dir.join("resolv.conf").to_string_lossy().into_owned(),
         dir: dir.to_string_lossy().into_owned(),
         options: request.options,
+        networks,
         mounts: settled.mounts.clone(),
         ..Default::default()
     };
@@ -188,23 +190,23 @@ fn reserve(shared: &Arc<Shared>, ns: &str, name: &str, id: &str) -> Result<(Stri
     }
 }
 
-/// Networks come with another version of the engine: until then a container
-/// on one has a namespace of its own with nothing but a loopback interface.
-/// Whoever names a network or publishes a port is told so; a container that
-/// asked for nothing gets no word with each start (`info` has it).
-fn network_warning(options: &ContainerOptions) -> Result<Option<String>> {
+/// Ports are published on davit's own networks only; whoever asks for them
+/// elsewhere is told so, in docker's words for the host's network.
+fn unpublished(options: &ContainerOptions) -> Result<Option<String>> {
     let publishes = !options.ports.is_empty() || options.publish_all_ports;
     Ok(match spec::NetworkMode::parse(&options.network_mode)? {
-        spec::NetworkMode::Named(name) if publishes || !(name.is_empty() || name == "default") => {
-            Some(format!(
-                "networks are not available yet: network \"{}\" is treated as \"none\" and no port is published; use network host to reach others",
-                if name.is_empty() { "default" } else { &name }
-            ))
+        spec::NetworkMode::Host if publishes => {
+            Some("Published ports are discarded when using host network mode".to_owned())
         }
-        spec::NetworkMode::Named(_)
-        | spec::NetworkMode::None
-        | spec::NetworkMode::Host
-        | spec::NetworkMode::Container(_) => None,
+        spec::NetworkMode::None if publishes => {
+            Some("Published ports are discarded when using no network".to_owned())
+        }
+        spec::NetworkMode::Container(_) if publishes => {
+            return Err(Error::invalid(
+                "conflicting options: port publishing and the container type network mode",
+            ));
+        }
+        _ => None,
     })
 }
 

@@ -280,7 +280,7 @@ fn port_matches(view: &View, wanted: &str, published: bool) -> bool {
 }
 
 /// "10m", "1h30m", a Unix time, or RFC 3339.
-fn parse_until(text: &str) -> Result<Timestamp> {
+pub(crate) fn parse_until(text: &str) -> Result<Timestamp> {
     let wrong = || {
         Error::invalid(format!(
             "invalid filter 'until={text}': use 10m, 1h30m, a Unix time or RFC 3339"

@@ -37,6 +37,9 @@ pub(crate) fn container(shared: &Shared, ns: &str, view: &View) -> Container {
             mode => mode.to_owned(),
         },
         mounts: volumes::points(shared, ns, &view.record),
+        exposed_ports: details.config.exposed_ports.clone(),
+        endpoints: shared.net.endpoints(&view.record.id, &details),
+        published: shared.net.published(&view.record.id),
     }
 }
 

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::{
     Error, Kind, Result,
     log_options::LogOptions,
+    networks::Attachment,
     session::Waiting,
     shared::Shared,
     shim::{Bundle, Client, CreateTask, NewRun, RootMount, Run, RunFile},
@@ -114,7 +115,7 @@ async fn prepare(
             .map_err(|error| (error, None))?;
         let spawned = begin.elapsed();
         fail::fail_point!("engine.start.after-spawn");
-        let written = write_spec(&shared, &ns, &record, &bundle, &namespaces, &acquired);
+        let written = write_spec(&shared, &ns, &record, &bundle, namespaces, &acquired);
         let (task, warnings) = written.map_err(|error| (error, Some(shim_pid)))?;
         tracing::debug!(container = record.id, bundle = ?made, shim = ?spawned, spec = ?begin.elapsed(), "a start is prepared");
         Ok(Prepared {
@@ -167,7 +168,7 @@ fn write_spec(
     ns: &str,
     record: &ContainerRecord,
     bundle: &Bundle,
-    namespaces: &Namespaces,
+    mut namespaces: Namespaces,
     acquired: &Acquired,
 ) -> Result<(CreateTask, Vec<String>)> {
     let details = details(record)?;
@@ -175,12 +176,17 @@ fn write_spec(
     let mounts = snapshots.mounts(ns, &record.snapshot_key)?;
     let layers = spec::LayersView(snapshots.layer_paths(ns, &record.snapshot_key)?);
     let inputs = shared.inputs(&record.id, &details.options, &details.config);
-    let etc = etc_files(shared, ns, details, &inputs)?;
+    let connection = connect(shared, ns, record, bundle, &inputs)?;
+    if let Some(connection) = &connection {
+        namespaces.insert(spec::NamespaceKind::Network, connection.path.clone());
+    }
+    let etc = etc_files(shared, ns, details, &inputs, connection.unwrap_or_default())?;
+    shared.net.changes().notify_one();
     let start = spec::Start {
         rootfs: &layers,
         root_path: Path::new("rootfs"),
         etc: &etc,
-        namespaces,
+        namespaces: &namespaces,
         shm: None,
         mounts: &acquired.mounts,
         sources: &acquired.sources,
@@ -218,6 +224,22 @@ fn write_spec(
     Ok((task, built.warnings))
 }
 
+/// Connects the container to its networks. Here, while the shim starts up.
+fn connect(
+    shared: &Shared,
+    ns: &str,
+    record: &ContainerRecord,
+    bundle: &Bundle,
+    inputs: &spec::Inputs<'_>,
+) -> Result<Option<Attachment>> {
+    let begin = Instant::now();
+    let hostname = inputs.options.hostname.as_str();
+    let attached =
+        tokio::runtime::Handle::current().block_on(shared.net.attach(ns, record, hostname, bundle));
+    tracing::debug!(container = record.id, took = ?begin.elapsed(), "its networks are connected");
+    attached
+}
+
 /// The generated files below /etc: the container's own, or those of the one
 /// whose network it shares.
 fn etc_files(
@@ -225,6 +247,7 @@ fn etc_files(
     ns: &str,
     details: &Details,
     inputs: &spec::Inputs<'_>,
+    connection: Attachment,
 ) -> Result<spec::etc::EtcFiles> {
     let network = spec::NetworkMode::parse(&details.options.network_mode)?;
     if let spec::NetworkMode::Container(donor) = &network {
@@ -239,7 +262,12 @@ fn etc_files(
     let dir = Path::new(&details.dir);
     std::fs::create_dir_all(dir)
         .map_err(|error| Error::io(format!("cannot make {}", dir.display()), error))?;
-    spec::etc::write(dir, &hostname, &details.options, &network, &[])
+    let connection = spec::etc::Connection {
+        addresses: connection.addresses,
+        resolver: connection.resolver,
+        host: connection.host,
+    };
+    spec::etc::write(dir, &hostname, &details.options, &network, &connection)
 }
 
 async fn run(
@@ -349,6 +377,7 @@ fn explain(error: Error, bundle: &Bundle) -> Error {
 
 /// Takes back what a failed start made.
 async fn undo(shared: &Shared, ns: &str, id: &str, bundle: &Bundle, shim_pid: Option<u32>) {
+    shared.net.detach(id).await;
     if let Some(pid) = shim_pid {
         if let Ok(client) = Client::connect(&bundle.socket, ns, id, shared.deadlines()) {
             // Either may have nothing to do.

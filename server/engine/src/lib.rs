@@ -25,6 +25,7 @@ mod log_options;
 mod logs;
 pub mod model;
 mod names;
+mod networks;
 mod policy;
 pub mod processes;
 mod prune;
@@ -45,9 +46,10 @@ use std::sync::Arc;
 use davit_images::Images;
 use davit_store::Store;
 
-pub use config::{EngineConfig, VolumesConfig};
+pub use config::{EngineConfig, NetworkConfig, VolumesConfig};
 pub use containers::Containers;
 pub use davit_store::{Error, Kind, Result};
+pub use networks::Networks;
 pub use recovery::check;
 pub use tasks::Tasks;
 pub use volumes::Volumes;
@@ -87,6 +89,11 @@ impl Engine {
         Tasks::new(self.clone())
     }
 
+    /// Networks: who reaches whom.
+    pub fn networks(&self) -> Networks {
+        Networks::new(self.clone())
+    }
+
     /// Volumes: data that outlives containers.
     pub fn volumes(&self) -> Volumes {
         Volumes::new(self.clone())
@@ -106,6 +113,7 @@ impl Engine {
     /// this, and nothing is written to the store.
     pub async fn close(&self) {
         self.shared.close().await;
+        self.shared.net.close().await;
         cgroup_parent::remove_if_empty(&self.shared.config.cgroup_parent);
     }
 

@@ -24,6 +24,7 @@ use crate::{
     exec::Execs,
     index::{Handle, Index},
     logs::LogWatch,
+    networks::Net,
     recovery::COPY,
     shim::{Bundle, Deadlines, Launcher, Run},
     spec::{self, HostFacts},
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) defaults: spec::Defaults,
     pub(crate) execs: Execs,
     pub(crate) logs: LogWatch,
+    pub(crate) net: Net,
     pub(crate) volumes: Arc<volumes::State>,
     /// The tasks of actors and of what watches for them.
     tasks: TaskTracker,
@@ -65,6 +67,7 @@ impl Shared {
     ) -> Result<Self> {
         Ok(Self {
             launcher: Launcher::new(config.shim.clone()),
+            net: Net::new(&config.networks, &config.root, &config.state, store.clone())?,
             volumes: volumes::State::new(config.volumes.clone()),
             config,
             store,

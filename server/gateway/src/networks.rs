@@ -1,100 +1,146 @@
-//! /networks: host and none, which need nothing. Others are not served yet.
+//! /networks.
 
+use davit_client::{docker, v1};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    convert::time,
+    convert::create,
     failure::{Failure, Result},
-    filters::Filters,
+    fields::Fields,
     reply::{self, Reply},
     request::Call,
 };
 
-/// Name, driver and id. The ids never change: clients keep them.
-const PREDEFINED: [(&str, &str, &str); 2] = [
-    ("host", "host", "d0c4e5a1f7b2938c6d5e4f3021b0a9988776655443322110ffeeddccbbaa0001"),
-    ("none", "null", "d0c4e5a1f7b2938c6d5e4f3021b0a9988776655443322110ffeeddccbbaa0002"),
-];
-
 const FILTERS: &[&str] = &["driver", "type", "name", "id", "label", "scope", "dangling"];
 
-/// The id of the network that every host has under this name.
-pub(crate) fn predefined_id(name: &str) -> Option<&'static str> {
-    PREDEFINED.iter().find(|(known, ..)| *known == name).map(|(_, _, id)| *id)
-}
-
 pub(crate) async fn list(call: Call) -> Result<Reply> {
-    let filters = call.filters(FILTERS)?;
-    let shown = PREDEFINED.iter().filter(|network| passes(network, &filters));
-    Ok(reply::ok(&shown.map(to_json).collect()))
-}
-
-fn passes((name, driver, id): &(&str, &str, &str), filters: &Filters) -> bool {
-    let fits = |key: &str, test: &dyn Fn(&str) -> bool| {
-        let mut values = filters.all(key).peekable();
-        values.peek().is_none() || values.any(test)
-    };
-    fits("name", &|value| name.contains(value))
-        && fits("driver", &|value| *driver == value)
-        && fits("id", &|value| id.starts_with(value))
-        && fits("type", &|value| value == "builtin")
-        && fits("scope", &|value| value == "local")
-        && fits("label", &|_| false)
-        && fits("dangling", &|value| matches!(value, "false" | "0"))
+    let filters = call.filters(FILTERS)?.to_v1();
+    let request = v1::ListNetworksRequest { filters };
+    let networks = call
+        .gateway
+        .calls()
+        .networks()
+        .list(request)
+        .await?
+        .into_inner()
+        .networks;
+    // A list has no members: docker gives them with one network only.
+    let shown = networks.into_iter().map(|mut network| {
+        network.members.clear();
+        docker::network(&network)
+    });
+    Ok(reply::ok(&shown.collect()))
 }
 
 pub(crate) async fn inspect(call: Call) -> Result<Reply> {
-    let name = call.name();
-    let found = PREDEFINED
+    let request = v1::GetNetworkRequest {
+        network: call.name(),
+    };
+    let network = call
+        .gateway
+        .calls()
+        .networks()
+        .get(request)
+        .await?
+        .into_inner();
+    Ok(reply::ok(&docker::network(&network)))
+}
+
+pub(crate) async fn create(mut call: Call) -> Result<Reply> {
+    let body = call.json().await?.unwrap_or_default();
+    let fields = Fields::root(&body, "CreateRequest")?;
+    let ipam = fields.object("IPAM")?;
+    let subnets = ipam
+        .objects("Config")?
         .iter()
-        .find(|(known, _, id)| *known == name || (name.len() > 2 && id.starts_with(&name)));
-    match found {
-        Some(network) => Ok(reply::ok(&to_json(network))),
-        None => Err(Failure::not_found(format!("network {name} not found"))),
+        .map(|config| {
+            Ok(v1::NetworkSubnet {
+                subnet: config.string("Subnet")?,
+                gateway: config.string("Gateway")?,
+                ip_range: config.string("IPRange")?,
+                auxiliary_addresses: config.string_map("AuxiliaryAddresses")?,
+            })
+        })
+        .collect::<Result<_>>()?;
+    if fields.flag("ConfigOnly")? || fields.flag("Ingress")? {
+        return Err(Failure::not_implemented(
+            "networks of a swarm are not supported",
+        ));
     }
+    let request = v1::CreateNetworkRequest {
+        name: fields.string("Name")?,
+        driver: fields.string("Driver")?,
+        internal: fields.flag("Internal")?,
+        enable_ipv6: fields.flag("EnableIPv6")?,
+        attachable: fields.flag("Attachable")?,
+        labels: fields.string_map("Labels")?,
+        options: fields.string_map("Options")?,
+        subnets,
+    };
+    let made = call
+        .gateway
+        .calls()
+        .networks()
+        .create(request)
+        .await?
+        .into_inner();
+    let warning = made.warnings.join("\n");
+    Ok(reply::json(
+        StatusCode::CREATED,
+        &json!({"Id": made.id, "Warning": warning}),
+    ))
 }
 
-fn to_json((name, driver, id): &(&str, &str, &str)) -> Value {
-    json!({
-        "Name": name,
-        "Id": id,
-        "Created": time::ZERO,
-        "Scope": "local",
-        "Driver": driver,
-        "EnableIPv4": true,
-        "EnableIPv6": false,
-        "IPAM": {"Driver": "default", "Options": null, "Config": null},
-        "Internal": false,
-        "Attachable": false,
-        "Ingress": false,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": false,
-        "Containers": {},
-        "Options": {},
-        "Labels": {},
-    })
+pub(crate) async fn connect(mut call: Call) -> Result<Reply> {
+    let body = call.json().await?.unwrap_or_default();
+    let fields = Fields::root(&body, "ConnectRequest")?;
+    let request = v1::ConnectNetworkRequest {
+        network: call.name(),
+        container: fields.string("Container")?,
+        attachment: Some(create::attachment(&fields.object("EndpointConfig")?)?),
+    };
+    call.gateway.calls().networks().connect(request).await?;
+    Ok(reply::empty(StatusCode::OK))
 }
 
-/// There is nothing that could be unused.
-pub(crate) async fn prune(call: Call) -> Result<Reply> {
-    call.filters(&["label", "label!", "until"])?;
-    Ok(reply::ok(&json!({ "NetworksDeleted": null })))
+pub(crate) async fn disconnect(mut call: Call) -> Result<Reply> {
+    let body = call.json().await?.unwrap_or_default();
+    let fields = Fields::root(&body, "DisconnectRequest")?;
+    let request = v1::DisconnectNetworkRequest {
+        network: call.name(),
+        container: fields.string("Container")?,
+        force: fields.flag("Force")?,
+    };
+    call.gateway.calls().networks().disconnect(request).await?;
+    Ok(reply::empty(StatusCode::OK))
 }
 
 pub(crate) async fn remove(call: Call) -> Result<Reply> {
-    let name = call.name();
-    match predefined_id(&name) {
-        Some(_) => Err(Failure::new(
-            http::StatusCode::FORBIDDEN,
-            format!("{name} is a pre-defined network and cannot be removed"),
-        )),
-        None => Err(Failure::not_found(format!("network {name} not found"))),
-    }
+    let request = v1::RemoveNetworkRequest {
+        network: call.name(),
+    };
+    call.gateway.calls().networks().remove(request).await?;
+    Ok(reply::no_content())
 }
 
-pub(crate) async fn unsupported(_: Call) -> Result<Reply> {
-    Err(Failure::not_implemented(
-        "this daemon has the networks host and none only; making networks and joining them is \
-         not supported yet",
-    ))
+pub(crate) async fn prune(call: Call) -> Result<Reply> {
+    let filters = call.filters(&["label", "label!", "until"])?.to_v1();
+    let request = v1::PruneNetworksRequest {
+        dry_run: false,
+        filters,
+    };
+    let pruned = call
+        .gateway
+        .calls()
+        .networks()
+        .prune(request)
+        .await?
+        .into_inner();
+    let removed = if pruned.removed.is_empty() {
+        Value::Null
+    } else {
+        json!(pruned.removed)
+    };
+    Ok(reply::ok(&json!({"NetworksDeleted": removed})))
 }

@@ -90,11 +90,11 @@ pub(crate) static ROUTES: &[Route] = routes! {
     POST "/grpc" => build::unsupported,
 
     GET "/networks" => networks::list,
-    POST "/networks/create" => networks::unsupported,
+    POST "/networks/create" => networks::create,
     POST "/networks/prune" => networks::prune,
     GET "/networks/{name*}" => networks::inspect,
-    POST "/networks/{name*}/connect" => networks::unsupported,
-    POST "/networks/{name*}/disconnect" => networks::unsupported,
+    POST "/networks/{name*}/connect" => networks::connect,
+    POST "/networks/{name*}/disconnect" => networks::disconnect,
     DELETE "/networks/{name*}" => networks::remove,
 
     GET "/volumes" => volumes::list,

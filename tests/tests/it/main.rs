@@ -13,6 +13,7 @@ mod events;
 mod full_disk;
 mod images;
 mod lifecycle;
+mod networks;
 mod recovery;
 mod sdk;
 mod streams;

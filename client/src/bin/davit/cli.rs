@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand};
 use crate::{
     command::{
         attach, commit, completion, control, cp, create, debug, diff, events, exec, export,
-        history, images, import, info, inspect, load, logs, prune, ps, pull, push, rename, restart,
-        rm, rmi, run, save, start, stats, stop, system, tag, top, update, version, volume, wait,
+        history, images, import, info, inspect, load, logs, network, prune, ps, pull, push, rename,
+        restart, rm, rmi, run, save, start, stats, stop, system, tag, top, update, version, volume,
+        wait,
     },
     context::Context,
     error::Outcome,
@@ -118,6 +119,11 @@ enum Command {
     Container {
         #[command(subcommand)]
         command: ContainerCommand,
+    },
+    /// Manage networks
+    Network {
+        #[command(subcommand)]
+        command: network::Command,
     },
     /// Manage volumes
     Volume {
@@ -266,6 +272,7 @@ impl Command {
             Self::Save(args) => save::run(context, args).await,
             Self::Image { command } => command.run(context).await,
             Self::Container { command } => command.run(context).await,
+            Self::Network { command } => network::run(context, command).await,
             Self::Volume { command } => command.run(context).await,
             Self::System { command } => command.run(context).await,
             Self::Info(args) => info::run(context, args).await,

@@ -8,6 +8,7 @@ mod context;
 mod error;
 mod human;
 mod options;
+mod ports;
 mod progress;
 mod reference;
 mod session;

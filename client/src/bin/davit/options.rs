@@ -7,6 +7,7 @@ use davit_client::v1;
 use crate::{
     error::{Failure, Outcome},
     human::parse_bytes,
+    ports::NetworkFlags,
     terminal,
 };
 
@@ -136,9 +137,8 @@ pub(crate) struct ContainerFlags {
     /// UTS namespace to use
     #[arg(long)]
     uts: Option<String>,
-    /// Connect a container to a network
-    #[arg(long, visible_alias = "net")]
-    network: Option<String>,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// User namespace to use
     #[arg(long)]
     userns: Option<String>,
@@ -301,7 +301,13 @@ impl ContainerFlags {
             pid_mode: text(&self.pid),
             ipc_mode: text(&self.ipc),
             uts_mode: text(&self.uts),
-            network_mode: text(&self.network),
+            network_mode: self.network.mode(),
+            networks: self.network.attachments()?,
+            mac_address: text(&self.network.mac_address),
+            ports: self.network.ports()?,
+            exposed_ports: self.network.exposed()?,
+            publish_all_ports: self.network.publish_all,
+            links: self.network.link.clone(),
             userns_mode: text(&self.userns),
             cgroupns_mode: text(&self.cgroupns),
             cgroup_parent: text(&self.cgroup_parent),

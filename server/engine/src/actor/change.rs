@@ -44,6 +44,7 @@ impl Actor {
         self.shared
             .index
             .release_name(&self.ns, &old_name, &self.id);
+        self.shared.net.renamed(&self.id, &self.details().name);
         self.publish();
         self.shared.copy_record(&self.record).await;
         self.shared.store.durable().await

@@ -42,6 +42,9 @@ impl Actor {
             paused: _,
         } = running;
         drop(watchers);
+        // Before anybody hears of the end: its ports and addresses are free
+        // for whoever starts next.
+        self.shared.net.detach(&self.id).await;
         let lost = matches!(ending, Ending::Lost { .. });
         let end = match ending {
             Ending::Exited {

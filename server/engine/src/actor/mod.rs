@@ -12,13 +12,17 @@
 
 mod change;
 mod end;
+mod network;
 mod remove;
 mod start;
 mod stop;
 
 use std::{sync::Arc, time::Duration};
 
-use davit_store::table::container::{ContainerRecord, Details};
+use davit_store::{
+    options::NetworkAttachment,
+    table::container::{ContainerRecord, Details},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -57,6 +61,10 @@ pub(crate) enum Command {
     Rename(String, Reply<()>),
     Update(Box<UpdateContainerRequest>, Reply<Vec<String>>),
     Remove(RemoveOptions, Reply<()>),
+    /// Connects it to a network, by the network's name.
+    Connect(String, Box<NetworkAttachment>, Reply<()>),
+    /// Takes it off a network.
+    Disconnect(String, Reply<()>),
     /// Wants the streams of the run that comes next.
     Attach(Waiting),
     /// An event about this container that changes nothing in it.
@@ -265,6 +273,14 @@ impl Actor {
                 let _ = reply.send(answer);
             }
             Command::Remove(options, reply) => self.remove_on_call(options, reply).await,
+            Command::Connect(network, attachment, reply) => {
+                let answer = self.connect(&network, *attachment).await;
+                let _ = reply.send(answer);
+            }
+            Command::Disconnect(network, reply) => {
+                let answer = self.disconnect(&network).await;
+                let _ = reply.send(answer);
+            }
             Command::Attach(waiting) => self.attach(waiting),
             Command::Event(draft) => self.tell(draft),
             Command::Ended(number, ending) => self.ended(number, ending).await,

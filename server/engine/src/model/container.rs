@@ -9,6 +9,8 @@ use davit_store::{
 };
 use jiff::Timestamp;
 
+use super::{NetworkEndpoint, PublishedPort};
+
 /// One filter. An object passes when, for every key that is given, at least
 /// one of that key's filters matches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +143,12 @@ pub struct Container {
     pub size_root_fs: Option<u64>,
     pub network_mode: String,
     pub mounts: Vec<MountPoint>,
+    /// Its connections, with addresses while it runs.
+    pub endpoints: Vec<NetworkEndpoint>,
+    /// Ports that it exposes, "80/tcp".
+    pub exposed_ports: Vec<String>,
+    /// Ports that lead to it now.
+    pub published: Vec<PublishedPort>,
 }
 
 /// A mount as it is in the container.

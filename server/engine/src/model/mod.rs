@@ -3,12 +3,14 @@
 
 mod container;
 mod files;
+mod network;
 mod stats;
 mod task;
 mod volume;
 
 pub use container::*;
 pub use files::*;
+pub use network::*;
 pub use stats::*;
 pub use task::*;
 pub use volume::*;

@@ -56,6 +56,20 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
             }
         }
     }
+    let servers = |id: &str| {
+        let found = shared
+            .index
+            .all()
+            .into_iter()
+            .find(|handle| *handle.id == *id);
+        let view = found.map(|handle| handle.now());
+        view.and_then(|view| view.details().map(|details| details.options.dns.clone()))
+            .unwrap_or_default()
+    };
+    if let Err(error) = shared.net.reconcile(servers).await {
+        tracing::error!(error = %error.chain(), "the host's networks are not all as they should be");
+    }
+    keep_peers(shared);
     // Now that it is known which containers run and which are there at all.
     volumes::recover(shared).await;
     orphans::clear(shared, &known);
@@ -64,6 +78,21 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<()> {
         let _ = handle.mailbox.send(Command::Boot).await;
     }
     Ok(())
+}
+
+/// Keeps what containers see of each other in /etc/hosts up to date.
+fn keep_peers(shared: &Arc<Shared>) {
+    let (work, changes) = (Arc::downgrade(shared), shared.net.changes());
+    shared.spawn(async move {
+        loop {
+            changes.notified().await;
+            let Some(shared) = work.upgrade() else { return };
+            let written = tokio::task::spawn_blocking(move || shared.net.write_peers()).await;
+            if let Err(panic) = written {
+                tracing::error!(error = %panic, "writing hosts files panicked; this is a bug");
+            }
+        }
+    });
 }
 
 fn make_directories(shared: &Shared) -> Result<()> {
@@ -172,6 +201,9 @@ fn take_up(shared: &Arc<Shared>, ns: &str, record: ContainerRecord, found: Reviv
                 tracing::error!(container = record.id, error = %error, "two containers have one name")
             }
         }
+    }
+    if let Some(run) = &run {
+        shared.net.adopt(&record.id, &name, &run.bundle);
     }
     let handle = actor::spawn(shared, ns, record, found);
     shared.index.insert(handle.clone());

@@ -48,7 +48,7 @@ pub(super) fn all(
             );
         }
     }
-    not_yet(options, shared, warnings)
+    not_yet(options, warnings)
 }
 
 /// The policy itself; Update uses it, too.
@@ -242,23 +242,9 @@ pub(super) fn log_files(text: &str) -> Result<u32> {
 }
 
 /// Refuses, or warns of, what is accepted by the API and not done yet.
-fn not_yet(options: &ContainerOptions, shared: &Shared, warnings: &mut Vec<String>) -> Result<()> {
-    if let NetworkMode::Named(name) = &shared.network
-        && !matches!(name.as_str(), "" | "bridge")
-    {
-        return Err(Error::not_found(format!(
-            "network {name} not found: this version has \"host\" and \"none\" only"
-        )));
-    }
-    if !options.ports.is_empty() || options.publish_all_ports {
-        warnings.push("Ports are not published: this version has no networks of its own yet. Use network \"host\".".to_owned());
-    }
+fn not_yet(options: &ContainerOptions, warnings: &mut Vec<String>) -> Result<()> {
     if !options.links.is_empty() {
         warnings.push("Links are not supported yet. Links discarded.".to_owned());
-    }
-    if !options.mac_address.is_empty() {
-        warnings
-            .push("This version has no networks of its own yet. MAC address discarded.".to_owned());
     }
     Ok(())
 }
@@ -319,10 +305,6 @@ mod tests {
         assert_eq!(
             error(|o| (o.auto_remove, o.restart_policy) = (true, policy("always", 0))),
             "can't create 'AutoRemove' container with restart policy"
-        );
-        assert_eq!(
-            error(|o| o.network_mode = "web".into()),
-            "network web not found: this version has \"host\" and \"none\" only"
         );
     }
 

@@ -27,6 +27,21 @@ const PUBLIC_SERVERS: &[&str] = &["8.8.8.8", "8.8.4.4"];
 const HOST_HOSTS: &str = "/etc/hosts";
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// What the network gives to the files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// The container's own addresses, for its lines in hosts.
+    pub addresses: Vec<IpAddr>,
+    /// Names are answered at 127.0.0.11, which asks the name servers that the
+    /// options give.
+    pub resolver: bool,
+    /// An address of the host, "host-gateway" in extra hosts.
+    pub host: Option<IpAddr>,
+}
+
+/// The name server of containers that are found by name.
+const OWN_SERVER: &str = "127.0.0.11";
+
 /// The generated files. A path that is `None` is not mounted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EtcFiles {
@@ -60,7 +75,7 @@ impl EtcFiles {
 }
 
 /// Writes the files of one container into `dir`, which must exist, replacing
-/// older ones. `addresses` are the container's own, for its line in hosts.
+/// older ones.
 /// With `network_mode` "container:…" the engine gives the other's files to
 /// [`Start`](super::Start) instead.
 ///
@@ -71,13 +86,16 @@ pub fn write(
     hostname: &str,
     options: &ContainerOptions,
     network: &NetworkMode,
-    addresses: &[IpAddr],
+    connection: &Connection,
 ) -> Result<EtcFiles> {
     let files = EtcFiles::in_dir(dir);
     let contents = [
         (&files.hostname, format!("{hostname}\n")),
-        (&files.hosts, hosts(hostname, options, network, addresses)?),
-        (&files.resolv_conf, resolv_conf(options, network)?),
+        (&files.hosts, hosts(hostname, options, network, connection)?),
+        (
+            &files.resolv_conf,
+            resolv_conf(options, network, connection.resolver)?,
+        ),
     ];
     for (path, text) in contents {
         if let Some(path) = path {
@@ -131,7 +149,7 @@ fn hosts(
     hostname: &str,
     options: &ContainerOptions,
     network: &NetworkMode,
-    addresses: &[IpAddr],
+    connection: &Connection,
 ) -> Result<String> {
     let mut text = match network {
         NetworkMode::Host => {
@@ -146,6 +164,11 @@ fn hosts(
     }
     for line in &options.extra_hosts {
         let (name, address) = extra_host(line)?;
+        let address = address.or(connection.host).ok_or_else(|| {
+            Error::invalid(
+                "unable to derive the IP value for host-gateway: the container has no network that leads to the host",
+            )
+        })?;
         text.push_str(&format!("{address}\t{name}\n"));
     }
     let names = if options.domainname.is_empty() {
@@ -153,14 +176,15 @@ fn hosts(
     } else {
         format!("{hostname}.{} {hostname}", options.domainname)
     };
-    for address in addresses {
+    for address in &connection.addresses {
         text.push_str(&format!("{address}\t{names}\n"));
     }
     Ok(text)
 }
 
 /// "host:address" or "host=address"; an IPv6 address may stand in brackets.
-fn extra_host(line: &str) -> Result<(&str, IpAddr)> {
+/// None for "host-gateway".
+fn extra_host(line: &str) -> Result<(&str, Option<IpAddr>)> {
     let bad = || Error::invalid(format!("bad format for add-host: {line:?}"));
     let (name, text) = line
         .split_once('=')
@@ -174,9 +198,7 @@ fn extra_host(line: &str) -> Result<(&str, IpAddr)> {
         return Err(bad());
     }
     if text == "host-gateway" {
-        return Err(Error::invalid(
-            "unable to derive the IP value for host-gateway: this version has no networks of its own yet",
-        ));
+        return Ok((name, None));
     }
     let bare = text
         .strip_prefix('[')
@@ -185,13 +207,28 @@ fn extra_host(line: &str) -> Result<(&str, IpAddr)> {
     let address = bare
         .parse()
         .map_err(|_| Error::invalid(format!("invalid IP address in add-host: {text:?}")))?;
-    Ok((name, address))
+    Ok((name, Some(address)))
 }
 
-fn resolv_conf(options: &ContainerOptions, network: &NetworkMode) -> Result<String> {
+fn resolv_conf(
+    options: &ContainerOptions,
+    network: &NetworkMode,
+    own_server: bool,
+) -> Result<String> {
     check(options)?;
     let host = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
-    Ok(resolver(&host, options, network))
+    if !own_server {
+        return Ok(resolver(&host, options, network));
+    }
+    // Our server asks those that the options give.
+    let mut options = options.clone();
+    options.dns = vec![OWN_SERVER.to_owned()];
+    let mut text = resolver(&host, &options, network);
+    if options.dns_options.is_empty() && !text.contains("\noptions ") {
+        // Names without a dot are names of containers.
+        text.push_str("options ndots:0\n");
+    }
+    Ok(text)
 }
 
 /// The host's settings with the container's in their place.
@@ -266,7 +303,10 @@ mod tests {
             extra_hosts: vec!["db:10.0.0.7".into(), "six=[::2]".into()],
             ..Default::default()
         };
-        let address = ["10.1.2.3".parse().unwrap()];
+        let address = Connection {
+            addresses: vec!["10.1.2.3".parse().unwrap()],
+            ..Default::default()
+        };
         let files = write(
             dir.path(),
             "name-that-is-longer",
@@ -282,7 +322,7 @@ mod tests {
         assert!(hosts.ends_with("10.0.0.7\tdb\n::2\tsix\n10.1.2.3\tname-that-is-longer\n"));
         let hostname = files.hostname.unwrap();
         let inode = fs::metadata(&hostname).unwrap().ino();
-        write(dir.path(), "h", &options, &none(), &[]).unwrap();
+        write(dir.path(), "h", &options, &none(), &Connection::default()).unwrap();
         assert_eq!(fs::read_to_string(&hostname).unwrap(), "h\n");
         assert_eq!(fs::metadata(&hostname).unwrap().ino(), inode);
     }

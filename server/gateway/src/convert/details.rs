@@ -1,10 +1,10 @@
 //! A container as GET /containers/{id}/json shows it.
 
-use davit_client::v1;
+use davit_client::{docker, v1};
 use serde_json::{Map, Value, json};
 
 use super::{config, host_config, list_or_null, mount, status, time};
-use crate::{networks, version::ApiVersion};
+use crate::version::ApiVersion;
 
 /// Log driver of a container that asked for none.
 const DEFAULT_LOG: &str = "json-file";
@@ -48,7 +48,7 @@ pub(crate) fn of(
     }
     put("Mounts", container.mounts.iter().map(mount::point).collect());
     put("Config", config_of(details, &container.id, host_name));
-    put("NetworkSettings", network_settings(&options));
+    put("NetworkSettings", docker::network_settings(&container, &details.network_namespace));
     if let Some(manifest) = &details.image_manifest
         && version >= ApiVersion::new(1, 48)
     {
@@ -80,51 +80,6 @@ fn graph_driver(details: &v1::ContainerDetails) -> Value {
     }
     let paths = if paths.is_empty() { Value::Null } else { Value::Object(paths) };
     json!({"Data": paths, "Name": details.driver})
-}
-
-fn network_settings(options: &v1::ContainerOptions) -> Value {
-    json!({
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": "",
-        "Ports": {},
-        "HairpinMode": false,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": null,
-        "SecondaryIPv6Addresses": null,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": networks(&options.network_mode),
-    })
-}
-
-/// The networks of a container by name; those without addresses for now.
-pub(crate) fn networks(mode: &str) -> Value {
-    let Some(id) = networks::predefined_id(mode) else { return json!({}) };
-    json!({ mode: {
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": null,
-        "MacAddress": "",
-        "DriverOpts": null,
-        "GwPriority": 0,
-        "NetworkID": id,
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": null,
-    }})
 }
 
 #[cfg(test)]

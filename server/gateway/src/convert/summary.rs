@@ -1,10 +1,10 @@
 //! A container in a list: GET /containers/json and the one of system df.
 
-use davit_client::v1;
+use davit_client::{docker, v1};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{details, mount, reference, status, time};
+use super::{mount, reference, status, time};
 
 /// One element of the list. With `size` the sizes are in it.
 pub(crate) fn of(container: &v1::Container, size: bool, now: Timestamp) -> Value {
@@ -17,7 +17,7 @@ pub(crate) fn of(container: &v1::Container, size: bool, now: Timestamp) -> Value
     put("ImageID", json!(container.image_id));
     put("Command", json!(davit_client::docker::command_line(&container.command)));
     put("Created", json!(time::unix(container.created_at.as_ref())));
-    put("Ports", json!([]));
+    put("Ports", docker::port_list(container));
     if size {
         put("SizeRw", json!(container.size_rw));
         put("SizeRootFs", json!(container.size_root_fs));
@@ -27,7 +27,7 @@ pub(crate) fn of(container: &v1::Container, size: bool, now: Timestamp) -> Value
     put("Status", json!(status::sentence(&state, now)));
     let mode = if container.network_mode.is_empty() { "default" } else { &container.network_mode };
     put("HostConfig", json!({"NetworkMode": mode}));
-    put("NetworkSettings", json!({"Networks": details::networks(&container.network_mode)}));
+    put("NetworkSettings", json!({"Networks": docker::endpoints(container)}));
     put("Mounts", container.mounts.iter().map(mount::point).collect());
     Value::Object(value)
 }
@@ -44,6 +44,7 @@ mod tests {
             image: "busybox".into(),
             command: vec!["sh".into(), "-c".into(), "echo hi".into()],
             network_mode: "host".into(),
+            endpoints: vec![v1::NetworkEndpoint { network: "host".into(), ..Default::default() }],
             size_rw: 5,
             ..Default::default()
         };

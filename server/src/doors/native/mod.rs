@@ -6,6 +6,7 @@ mod convert;
 mod events;
 mod images;
 mod namespace;
+mod networks;
 mod status;
 mod system;
 mod tasks;
@@ -15,7 +16,8 @@ use davit_engine::Engine;
 use davit_images::Images;
 use davit_proto::v1::{
     containers_server::ContainersServer, events_server::EventsServer, images_server::ImagesServer,
-    system_server::SystemServer, tasks_server::TasksServer, volumes_server::VolumesServer,
+    networks_server::NetworksServer, system_server::SystemServer, tasks_server::TasksServer,
+    volumes_server::VolumesServer,
 };
 use davit_store::Store;
 use tonic::service::RoutesBuilder;
@@ -54,6 +56,7 @@ impl Native {
                     .max_encoding_message_size(MAX_MESSAGE_BYTES),
             )
             .add_service(EventsServer::new(self.clone()))
+            .add_service(NetworksServer::new(self.clone()))
             .add_service(VolumesServer::new(self.clone()))
             .add_service(SystemServer::new(self));
     }

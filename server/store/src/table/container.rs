@@ -9,7 +9,7 @@
 use crate::{
     descriptor::Descriptor,
     image_config::ImageConfig,
-    options::ContainerOptions,
+    options::{ContainerOptions, NetworkAttachment},
     record::{byte_string, sparse},
 };
 use jiff::Timestamp;
@@ -96,6 +96,8 @@ sparse! {
         pub resolv_conf_path: String,
         /// Facts of the last run.
         pub state: StateFacts,
+        /// Networks that it joins at its start, by their ids.
+        pub networks: BTreeMap<String, NetworkAttachment>,
         /// The mounts as Create settled them, outer before inner.
         pub mounts: Vec<ContainerMount>,
         /// Its removal takes its anonymous volumes along.

@@ -11,6 +11,7 @@ pub mod intent;
 pub mod lease;
 pub mod meta;
 pub mod namespace;
+pub mod network;
 pub mod sandbox;
 pub mod snapshot;
 pub mod volume;
@@ -23,6 +24,7 @@ pub use intent::{IntentRecord, Intents};
 pub use lease::{LeaseRecord, LeaseResource, Leases};
 pub use meta::{Meta, MetaRecord};
 pub use namespace::{NamespaceRecord, Namespaces};
+pub use network::{NetworkRecord, Networks, SubnetRecord};
 pub use sandbox::{SandboxRecord, Sandboxes};
 pub use snapshot::{SnapshotKind, SnapshotRecord, Snapshots};
 pub use volume::{VolumeRecord, Volumes};
@@ -71,6 +73,7 @@ pub(crate) const ALL: &[(&str, Check)] = &[
     (Leases::NAME, check::<Leases>),
     (Meta::NAME, check::<Meta>),
     (Namespaces::NAME, check::<Namespaces>),
+    (Networks::NAME, check::<Networks>),
     (Sandboxes::NAME, check::<Sandboxes>),
     (Snapshots::NAME, check::<Snapshots>),
     (Volumes::NAME, check::<Volumes>),

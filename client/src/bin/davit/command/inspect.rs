@@ -111,25 +111,31 @@ pub(crate) fn print_objects(results: Vec<Outcome<Value>>, format: Option<&str>) 
             Err(failure) => failures.push(failure),
         }
     }
-    match format {
-        None => {
-            let text = serde_json::to_string_pretty(&found)
-                .map_err(|error| Failure::new(error.to_string()))?;
-            // docker indents by four.
-            line(indent(&text))?;
-        }
-        Some(format) => {
-            for value in &found {
-                line(render(format, value)?)?;
-            }
-        }
-    }
+    print(&found, format)?;
     let code = u8::from(!failures.is_empty());
     for failure in failures {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "davit: {}", failure.message);
     }
     Ok(code)
+}
+
+/// Prints objects as one array, or each by the template.
+pub(crate) fn print(found: &[Value], format: Option<&str>) -> Outcome<()> {
+    match format {
+        None => {
+            let text = serde_json::to_string_pretty(found)
+                .map_err(|error| Failure::new(error.to_string()))?;
+            // docker indents by four.
+            line(indent(&text))?;
+        }
+        Some(format) => {
+            for value in found {
+                line(render(format, value)?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn indent(text: &str) -> String {

@@ -48,21 +48,21 @@ pub(crate) struct SystemArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct Common {
+pub(crate) struct Common {
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
     /// Only tell what would be removed
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Provide filter values (e.g. "until=24h")
     #[arg(long, value_name = "KEY=VALUE", value_parser = filter)]
-    filter: Vec<v1::Filter>,
+    pub(crate) filter: Vec<v1::Filter>,
 }
 
 impl Common {
     /// Asks, unless nothing would be removed or the user said --force.
-    fn agreed(&self, warning: &str) -> Outcome<bool> {
+    pub(crate) fn agreed(&self, warning: &str) -> Outcome<bool> {
         if self.force || self.dry_run {
             return Ok(true);
         }
@@ -128,9 +128,10 @@ pub(crate) async fn system(context: &Context, args: SystemArgs) -> Outcome {
         ""
     };
     let what =
-        format!("This will remove:\n  - all stopped containers\n{volumes_too}  - {images_too}\n");
+        format!("This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n{volumes_too}  - {images_too}\n");
     if args.common.agreed(&what)? {
         let mut bytes = containers(context, &args.common).await?;
+        crate::command::network::networks(context, &args.common).await?;
         if args.volumes {
             // Volumes have no "until".
             let filters = args
@@ -188,7 +189,7 @@ async fn containers(context: &Context, common: &Common) -> Outcome<u64> {
     Ok(reply.space_reclaimed)
 }
 
-fn list(what: &str, common: &Common, reply: &v1::PruneResponse) -> Outcome<()> {
+pub(crate) fn list(what: &str, common: &Common, reply: &v1::PruneResponse) -> Outcome<()> {
     if reply.removed.is_empty() {
         return Ok(());
     }

@@ -166,14 +166,29 @@ fn row(container: &v1::Container, args: &Args) -> Value {
         "RunningFor": human::ago(container.created_at.as_ref()),
         "Status": container.state.as_ref().map(status).unwrap_or_default(),
         "State": container.state.as_ref().map(state).unwrap_or_default(),
-        "Ports": "",
+        "Ports": ports(container),
         "Names": container.name,
         "Labels": labels.join(","),
         "Mounts": container.mounts.iter().map(|mount| mount.source.as_str()).collect::<Vec<_>>().join(","),
-        "Networks": container.network_mode,
+        "Networks": container.endpoints.iter().map(|one| one.network.as_str()).collect::<Vec<_>>().join(","),
         "LocalVolumes": "0",
         "Size": format!("{} (virtual {})", human::size(container.size_rw), human::size(container.size_root_fs)),
     })
+}
+
+/// "0.0.0.0:8080->80/tcp, 53/udp".
+fn ports(container: &v1::Container) -> String {
+    let list = davit_client::docker::port_list(container);
+    let texts = list.as_array().into_iter().flatten().map(|port| {
+        let text = |key: &str| port[key].as_str().unwrap_or_default().to_owned();
+        let inner = format!("{}/{}", port["PrivatePort"], text("Type"));
+        match port["PublicPort"].as_u64() {
+            Some(outer) if text("IP").contains(':') => format!("[{}]:{outer}->{inner}", text("IP")),
+            Some(outer) => format!("{}:{outer}->{inner}", text("IP")),
+            None => inner,
+        }
+    });
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn shorten(command: &str) -> String {

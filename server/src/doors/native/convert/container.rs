@@ -90,6 +90,9 @@ pub(in super::super) fn to_container(from: model::Container) -> v1::Container {
         size_root_fs: from.size_root_fs.map_or(0, to_i64),
         network_mode: from.network_mode,
         mounts: from.mounts.into_iter().map(to_mount_point).collect(),
+        endpoints: from.endpoints.into_iter().map(super::network::to_endpoint).collect(),
+        published: from.published.into_iter().map(super::network::to_published).collect(),
+        exposed_ports: from.exposed_ports,
     }
 }
 

@@ -3,12 +3,14 @@
 
 mod container;
 mod image;
+mod network;
 mod options;
 mod task;
 mod volume;
 
 pub(super) use container::*;
 pub(super) use image::*;
+pub(super) use network::*;
 pub(super) use options::*;
 pub(super) use task::*;
 pub(super) use volume::*;

@@ -387,7 +387,7 @@ fn to_port(from: options::PortBinding) -> v1::PortBinding {
     }
 }
 
-fn from_network(from: v1::NetworkAttachment) -> options::NetworkAttachment {
+pub(in super::super) fn from_network(from: v1::NetworkAttachment) -> options::NetworkAttachment {
     options::NetworkAttachment {
         aliases: from.aliases,
         ipv4_address: from.ipv4_address,
@@ -400,7 +400,7 @@ fn from_network(from: v1::NetworkAttachment) -> options::NetworkAttachment {
     }
 }
 
-fn to_network(from: options::NetworkAttachment) -> v1::NetworkAttachment {
+pub(super) fn to_network(from: options::NetworkAttachment) -> v1::NetworkAttachment {
     v1::NetworkAttachment {
         aliases: from.aliases,
         ipv4_address: from.ipv4_address,
