@@ -64,7 +64,11 @@ impl Net {
         let network = match stored.ok().flatten() {
             Some(network) if self.still_fits(&network) => network,
             Some(network) => self.default_network(network.record.id, &[])?,
-            None => self.default_network(names::new_id(), &[])?,
+            // The same id again when the store is lost: containers name it.
+            None => {
+                let digits = self.tag.get(1..).unwrap_or_default();
+                self.default_network(format!("{digits:0>64}"), &[])?
+            }
         };
         self.keep_default(network)?;
         Ok(())
