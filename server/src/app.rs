@@ -32,7 +32,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(crate) fn run(config: Config) -> Result<ExitCode> {
     log::init(&config.log).map_err(Error::invalid)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
+        .worker_threads(
+            std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)),
+        )
         .max_blocking_threads(64)
         .thread_name("davitd")
         .enable_all()
@@ -67,7 +69,12 @@ async fn open(config: &Config) -> Result<Parts> {
         Condition::Existing => "existing".to_owned(),
         Condition::Rebuilt { reason, .. } => format!("rebuilt: {reason}"),
     };
-    Ok(Parts { store, images, engine, condition })
+    Ok(Parts {
+        store,
+        images,
+        engine,
+        condition,
+    })
 }
 
 async fn open_store(config: &Config) -> Result<(Store, Condition)> {
@@ -100,9 +107,11 @@ pub(crate) fn images_config(config: &Config) -> ImagesConfig {
     let mut images = ImagesConfig::new(&config.root, &config.state);
     images.snapshotter.clone_from(&section.snapshotter);
     images.certs_d.clone_from(&section.certs_d);
-    images.docker_config = (!section.docker_config.as_os_str().is_empty())
-        .then(|| section.docker_config.clone());
-    images.insecure_registries.clone_from(&section.insecure_registries);
+    images.docker_config =
+        (!section.docker_config.as_os_str().is_empty()).then(|| section.docker_config.clone());
+    images
+        .insecure_registries
+        .clone_from(&section.insecure_registries);
     images.limits.bytes = section.max_unpacked_bytes;
     images.limits.entries = section.max_entries;
     images.max_concurrent_downloads = section.parallel_layers;
@@ -120,7 +129,11 @@ pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig> {
     engine.log_max_file = section.log_max_file;
     engine.networks.bridge.clone_from(&config.networks.bridge);
     engine.networks.subnet.clone_from(&config.networks.subnet);
-    let pools = config.networks.pools.iter().map(|pool| (pool.base.clone(), pool.size));
+    let pools = config
+        .networks
+        .pools
+        .iter()
+        .map(|pool| (pool.base.clone(), pool.size));
     engine.networks.pools = pools.collect();
     let volumes = &config.volumes;
     engine.volumes = VolumesConfig {
@@ -139,7 +152,9 @@ fn shim(configured: &Path) -> Result<PathBuf> {
     if !configured.as_os_str().is_empty() {
         return Ok(configured.into());
     }
-    let beside = std::env::current_exe().ok().map(|path| path.with_file_name(NAME));
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|path| path.with_file_name(NAME));
     let path = std::env::var_os("PATH").unwrap_or_default();
     beside
         .into_iter()
@@ -178,7 +193,11 @@ async fn serve(config: Config) -> Result<()> {
     let grpc = tokio::spawn(serve_grpc(native, listener, stopping.clone()));
     let docker = if config.docker.enabled {
         let listener = socket::bind(&config.docker.address, group)?;
-        Some(tokio::spawn(serve_docker(listener, config.address.clone(), stopping)))
+        Some(tokio::spawn(serve_docker(
+            listener,
+            config.address.clone(),
+            stopping,
+        )))
     } else {
         None
     };
@@ -201,7 +220,10 @@ async fn serve(config: Config) -> Result<()> {
     }
     parts.engine.close().await;
     if let Err(error) = parts.images.close().await {
-        tracing::warn!(error = error.chain(), "the copy of the image names is not up to date");
+        tracing::warn!(
+            error = error.chain(),
+            "the copy of the image names is not up to date"
+        );
     }
     let store = parts.store;
     tokio::task::spawn_blocking(move || store.close())
@@ -248,7 +270,9 @@ async fn serve_grpc(
         Error::internal("the gRPC server failed").with_source(error)
     };
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    health
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
     let reflection = |error: tonic_reflection::server::Error| {
         Error::internal("the reflection service can't be made").with_source(error)
     };
@@ -283,9 +307,13 @@ async fn serve_docker(
     grpc: PathBuf,
     stopping: watch::Receiver<bool>,
 ) -> Result<()> {
-    davit_gateway::serve(listener, davit_gateway::Config::new(grpc), stopped(stopping))
-        .await
-        .map_err(|error| Error::internal("the Docker API server failed").with_source(error))
+    davit_gateway::serve(
+        listener,
+        davit_gateway::Config::new(grpc),
+        stopped(stopping),
+    )
+    .await
+    .map_err(|error| Error::internal("the Docker API server failed").with_source(error))
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {

@@ -12,7 +12,10 @@ use crate::{app, config::Config};
 /// mended), 1 when something is wrong.
 pub(crate) fn run(config: &Config, repair: bool) -> Result<ExitCode> {
     if !config.root.is_dir() {
-        return Err(Error::not_found(format!("{} does not exist", config.root.display())));
+        return Err(Error::not_found(format!(
+            "{} does not exist",
+            config.root.display()
+        )));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -31,7 +34,11 @@ pub(crate) fn run(config: &Config, repair: bool) -> Result<ExitCode> {
         (false, false) => "run `davitd check --repair` to mend what can be mended",
     };
     writeln!(out, "{verdict}").map_err(said)?;
-    Ok(if problems.is_empty() || repair { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if problems.is_empty() || repair {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn check(config: &Config, repair: bool) -> Result<Vec<String>> {
@@ -39,16 +46,33 @@ async fn check(config: &Config, repair: bool) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let mut of_images = app::images_config(config);
     if let Condition::Rebuilt { moved_to, reason } = &opened.condition {
-        problems.push(format!("store: was damaged ({reason}) and moved to {}", moved_to.display()));
+        problems.push(format!(
+            "store: was damaged ({reason}) and moved to {}",
+            moved_to.display()
+        ));
         of_images.store_was_lost = true;
     }
     let store = opened.store;
-    problems.extend(store.verify()?.problems.into_iter().map(|problem| format!("store: {problem}")));
+    problems.extend(
+        store
+            .verify()?
+            .problems
+            .into_iter()
+            .map(|problem| format!("store: {problem}")),
+    );
     let images = Images::open(of_images, store.clone()).await?;
     let found = images.check(repair).await?;
-    problems.extend(found.into_iter().map(|problem| format!("images: {problem}")));
+    problems.extend(
+        found
+            .into_iter()
+            .map(|problem| format!("images: {problem}")),
+    );
     let found = davit_engine::check(&app::engine_config(config)?, &store, &images, repair).await?;
-    problems.extend(found.into_iter().map(|problem| format!("containers: {problem}")));
+    problems.extend(
+        found
+            .into_iter()
+            .map(|problem| format!("containers: {problem}")),
+    );
     store.close()?;
     Ok(problems)
 }

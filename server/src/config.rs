@@ -164,25 +164,36 @@ impl Default for Config {
 
 impl Default for Docker {
     fn default() -> Self {
-        Self { enabled: true, address: PathBuf::new() }
+        Self {
+            enabled: true,
+            address: PathBuf::new(),
+        }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
+        Self {
+            level: "info".into(),
+            format: LogFormat::Text,
+        }
     }
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { max_age_hours: 7 * 24, max_count: 20_000 }
+        Self {
+            max_age_hours: 7 * 24,
+            max_count: 20_000,
+        }
     }
 }
 
 impl Default for StoreSection {
     fn default() -> Self {
-        Self { cache_bytes: 8 << 20 }
+        Self {
+            cache_bytes: 8 << 20,
+        }
     }
 }
 
@@ -218,7 +229,10 @@ impl Default for Volumes {
         Self {
             auto_create: true,
             plugin_sockets: vec!["/run/docker/plugins".into()],
-            plugin_specs: vec!["/etc/docker/plugins".into(), "/usr/lib/docker/plugins".into()],
+            plugin_specs: vec![
+                "/etc/docker/plugins".into(),
+                "/usr/lib/docker/plugins".into(),
+            ],
             timeout_seconds: 30,
             list_timeout_seconds: 2,
         }
@@ -264,7 +278,11 @@ impl Config {
         } else {
             Err(format!(
                 "unknown key {}; `davitd config default` lists all keys",
-                unknown.iter().map(|key| format!("\"{key}\"")).collect::<Vec<_>>().join(", ")
+                unknown
+                    .iter()
+                    .map(|key| format!("\"{key}\""))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ))
         }
     }
@@ -295,10 +313,17 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), String> {
-        let absolute = [("root", &self.root), ("state", &self.state), ("address", &self.address)];
+        let absolute = [
+            ("root", &self.root),
+            ("state", &self.state),
+            ("address", &self.address),
+        ];
         for (key, path) in absolute {
             if !path.is_absolute() {
-                return Err(format!("{key} must be an absolute path, not \"{}\"", path.display()));
+                return Err(format!(
+                    "{key} must be an absolute path, not \"{}\"",
+                    path.display()
+                ));
             }
         }
         if self.root == self.state {
@@ -308,7 +333,9 @@ impl Config {
             ));
         }
         if self.volumes.timeout_seconds == 0 || self.volumes.list_timeout_seconds == 0 {
-            return Err("volumes.timeout_seconds and list_timeout_seconds must be at least 1".into());
+            return Err(
+                "volumes.timeout_seconds and list_timeout_seconds must be at least 1".into(),
+            );
         }
         if self.containers.log_max_file == 0 || self.containers.log_max_size == 0 {
             return Err("containers.log_max_size and log_max_file must be at least 1".into());
@@ -356,7 +383,10 @@ mod tests {
     #[test]
     fn the_command_line_wins_and_sockets_follow_the_state_directory() {
         let mut config = Config::parse("state = \"/run/other\"\n").unwrap();
-        config.apply(Overrides { root: Some("/srv/d".into()), ..Overrides::default() });
+        config.apply(Overrides {
+            root: Some("/srv/d".into()),
+            ..Overrides::default()
+        });
         assert_eq!(config.root, Path::new("/srv/d"));
         assert_eq!(config.address, Path::new("/run/other/davit.sock"));
         assert_eq!(config.docker.address, Path::new("/run/other/docker.sock"));

@@ -81,7 +81,10 @@ fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _scenario = die_at_failpoints();
     let args = Args::parse();
-    if let Some(Command::Config { command: ConfigCommand::Default }) = args.command {
+    if let Some(Command::Config {
+        command: ConfigCommand::Default,
+    }) = args.command
+    {
         return print(config::DEFAULT);
     }
     let overrides = Overrides {

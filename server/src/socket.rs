@@ -51,6 +51,9 @@ pub(crate) fn group_id(group: &str) -> Result<Option<u32>> {
         Ok(None) => Err(Error::invalid(format!(
             "group \"{group}\" does not exist; create it (groupadd --system {group}) or change `group`"
         ))),
-        Err(error) => Err(Error::io(format!("cannot look up group \"{group}\""), error)),
+        Err(error) => Err(Error::io(
+            format!("cannot look up group \"{group}\""),
+            error,
+        )),
     }
 }

@@ -159,7 +159,9 @@ static MOUNTS_SETTLED: std::sync::OnceLock<()> = std::sync::OnceLock::new();
 /// Chooses between the host's mount namespace and one of our own, once, as soon as the container's config can be
 /// read. davitd writes it while we start up, so Create asks again before the first mount.
 pub(crate) fn settle_mounts(bundle: &Path) {
-    let Ok(config) = Config::read(bundle) else { return };
+    let Ok(config) = Config::read(bundle) else {
+        return;
+    };
     if MOUNTS_SETTLED.set(()).is_err() {
         return;
     }

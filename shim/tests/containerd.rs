@@ -24,11 +24,7 @@ struct Containerd {
 
 impl Containerd {
     async fn start() -> Option<Containerd> {
-        if Command::new(program())
-            .arg("--version")
-            .output()
-            .is_err()
-        {
+        if Command::new(program()).arg("--version").output().is_err() {
             eprintln!("skipped: there is no containerd here");
             return None;
         }

@@ -81,14 +81,25 @@ impl DaemonBuilder {
             .rand_bytes(8)
             .tempdir_in("/tmp")
             .expect("a temporary directory");
-        let marker = dir.path().file_name().expect("it has a name").to_string_lossy().into_owned();
+        let marker = dir
+            .path()
+            .file_name()
+            .expect("it has a name")
+            .to_string_lossy()
+            .into_owned();
         let runtime = self.runtime.as_deref().unwrap_or("builtin");
         let config = format!(
             "{}\n[containers]\ndefault_runtime = \"{runtime}\"\ncgroup_parent = \"/{marker}\"\n",
             self.config
         );
-        fs::write(dir.path().join("config.toml"), config).expect("the configuration can be written");
-        let mut daemon = Daemon { dir, marker, child: None, disk: None };
+        fs::write(dir.path().join("config.toml"), config)
+            .expect("the configuration can be written");
+        let mut daemon = Daemon {
+            dir,
+            marker,
+            child: None,
+            disk: None,
+        };
         if let Some(megabytes) = self.disk {
             daemon.disk = Some(Disk::mount(daemon.root(), megabytes));
         }
@@ -248,12 +259,17 @@ impl Daemon {
     #[track_caller]
     pub fn wait_ended(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("the daemon runs");
-        until("the daemon to end", || child.try_wait().expect("a child can be waited for")).code()
+        until("the daemon to end", || {
+            child.try_wait().expect("a child can be waited for")
+        })
+        .code()
     }
 
     /// Whether the daemon's process lives.
     pub fn alive(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Forgets a daemon that has ended by itself.
@@ -287,7 +303,10 @@ impl Daemon {
     /// Overwrites the files of a stopped daemon's store with rubbish.
     #[track_caller]
     pub fn damage_store(&self) {
-        assert!(self.child.is_none(), "a running daemon's store is not damaged");
+        assert!(
+            self.child.is_none(),
+            "a running daemon's store is not damaged"
+        );
         let mut damaged = 0;
         let mut open = vec![self.root().join("store")];
         while let Some(dir) = open.pop() {
@@ -385,9 +404,13 @@ impl Daemon {
         let sockets = [self.address(), self.docker_address()];
         let mut ended = None;
         until("davitd to be ready", || {
-            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            let ready =
-                sockets.iter().all(|path| std::os::unix::net::UnixStream::connect(path).is_ok());
+            ended = self
+                .child
+                .as_mut()
+                .and_then(|child| child.try_wait().ok().flatten());
+            let ready = sockets
+                .iter()
+                .all(|path| std::os::unix::net::UnixStream::connect(path).is_ok());
             (ready || ended.is_some()).then_some(())
         });
         ended
@@ -408,9 +431,16 @@ impl Daemon {
                 .map(|reply| reply.into_inner().namespaces)
                 .unwrap_or_default();
             for namespace in namespaces {
-                let Ok(client) = client.with_namespace(&namespace) else { continue };
-                let list = v1::ListContainersRequest { all: true, ..Default::default() };
-                let Ok(reply) = client.containers().list(list).await else { continue };
+                let Ok(client) = client.with_namespace(&namespace) else {
+                    continue;
+                };
+                let list = v1::ListContainersRequest {
+                    all: true,
+                    ..Default::default()
+                };
+                let Ok(reply) = client.containers().list(list).await else {
+                    continue;
+                };
                 for container in reply.into_inner().containers {
                     let request = v1::RemoveContainerRequest {
                         container: container.id,
@@ -447,12 +477,23 @@ impl Drop for Daemon {
         }
         self.disk = None;
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !(self.residue().is_empty() && self.links().is_empty()) && std::time::Instant::now() < end {
+        while !(self.residue().is_empty() && self.links().is_empty())
+            && std::time::Instant::now() < end
+        {
             std::thread::park_timeout(std::time::Duration::from_millis(20));
         }
-        assert!(self.links().is_empty(), "left on the host: {:?}\n{}", self.links(), self.log());
+        assert!(
+            self.links().is_empty(),
+            "left on the host: {:?}\n{}",
+            self.links(),
+            self.log()
+        );
         let residue = self.residue();
-        assert!(residue.is_empty(), "left behind: {residue:#?}
-{}", self.log());
+        assert!(
+            residue.is_empty(),
+            "left behind: {residue:#?}
+{}",
+            self.log()
+        );
     }
 }

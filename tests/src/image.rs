@@ -25,18 +25,86 @@ pub struct ImageSpec {
 
 impl Default for ImageSpec {
     fn default() -> Self {
-        Self { config: json!({"Cmd": ["sh"]}), files: Vec::new(), compression: "gzip" }
+        Self {
+            config: json!({"Cmd": ["sh"]}),
+            files: Vec::new(),
+            compression: "gzip",
+        }
     }
 }
 
 /// Applets that get a link; enough for shell scripts in containers.
 const APPLETS: &[&str] = &[
-    "sh", "ls", "cat", "echo", "sleep", "true", "false", "id", "env", "hostname", "mount", "ps",
-    "kill", "touch", "rm", "mkdir", "head", "tail", "wc", "seq", "yes", "dd", "stat", "grep",
-    "sed", "awk", "tr", "cut", "sort", "date", "ln", "cp", "mv", "chmod", "chown", "test", "printf",
-    "trap", "pwd", "uname", "nproc", "md5sum", "sha256sum", "od", "tty", "stty", "ip", "nc", "top",
-    "httpd", "wget", "vi", "find", "xargs", "which", "whoami", "readlink", "df", "du", "tee",
-    "mknod", "mkfifo", "timeout", "usleep", "sync", "tar", "gzip", "ping", "ifconfig", "nslookup",
+    "sh",
+    "ls",
+    "cat",
+    "echo",
+    "sleep",
+    "true",
+    "false",
+    "id",
+    "env",
+    "hostname",
+    "mount",
+    "ps",
+    "kill",
+    "touch",
+    "rm",
+    "mkdir",
+    "head",
+    "tail",
+    "wc",
+    "seq",
+    "yes",
+    "dd",
+    "stat",
+    "grep",
+    "sed",
+    "awk",
+    "tr",
+    "cut",
+    "sort",
+    "date",
+    "ln",
+    "cp",
+    "mv",
+    "chmod",
+    "chown",
+    "test",
+    "printf",
+    "trap",
+    "pwd",
+    "uname",
+    "nproc",
+    "md5sum",
+    "sha256sum",
+    "od",
+    "tty",
+    "stty",
+    "ip",
+    "nc",
+    "top",
+    "httpd",
+    "wget",
+    "vi",
+    "find",
+    "xargs",
+    "which",
+    "whoami",
+    "readlink",
+    "df",
+    "du",
+    "tee",
+    "mknod",
+    "mkfifo",
+    "timeout",
+    "usleep",
+    "sync",
+    "tar",
+    "gzip",
+    "ping",
+    "ifconfig",
+    "nslookup",
 ];
 
 /// Writes an OCI layout with one image tagged "latest" into `dir`.
@@ -82,10 +150,16 @@ pub fn busybox_layout(dir: &Path, spec: &ImageSpec) {
             "annotations": {"org.opencontainers.image.ref.name": "latest"},
         }],
     });
-    fs::write(layout.join("index.json"), serde_json::to_vec(&index).expect("JSON"))
-        .expect("index.json can be written");
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
-        .expect("oci-layout can be written");
+    fs::write(
+        layout.join("index.json"),
+        serde_json::to_vec(&index).expect("JSON"),
+    )
+    .expect("index.json can be written");
+    fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .expect("oci-layout can be written");
 }
 
 struct Layer {
@@ -97,7 +171,9 @@ struct Layer {
 
 fn base_tree(tree: &Path) {
     let bin = tree.join("bin");
-    for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "root", "var/log", "usr/bin"] {
+    for dir in [
+        "bin", "etc", "proc", "sys", "dev", "tmp", "root", "var/log", "usr/bin",
+    ] {
         fs::create_dir_all(tree.join(dir)).expect("directories can be made");
     }
     fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed (make deps)");
@@ -109,9 +185,15 @@ fn base_tree(tree: &Path) {
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\napp:x:1000:1000:app:/tmp:/bin/sh\n",
     )
     .expect("passwd can be written");
-    fs::write(tree.join("etc/group"), "root:x:0:\nnogroup:x:65534:\napp:x:1000:\nextra:x:2000:app\n")
-        .expect("group can be written");
-    run_ok("chmod", &["1777", tree.join("tmp").to_str().expect("UTF-8")]);
+    fs::write(
+        tree.join("etc/group"),
+        "root:x:0:\nnogroup:x:65534:\napp:x:1000:\nextra:x:2000:app\n",
+    )
+    .expect("group can be written");
+    run_ok(
+        "chmod",
+        &["1777", tree.join("tmp").to_str().expect("UTF-8")],
+    );
 }
 
 fn layer(tree: &Path, blobs: &Path, compression: &str) -> Layer {
@@ -119,27 +201,50 @@ fn layer(tree: &Path, blobs: &Path, compression: &str) -> Layer {
     run_ok(
         "tar",
         &[
-            "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@1767225600",
-            "-C", tree.to_str().expect("UTF-8"), "-cf", plain.to_str().expect("UTF-8"), ".",
+            "--sort=name",
+            "--owner=0",
+            "--group=0",
+            "--numeric-owner",
+            "--mtime=@1767225600",
+            "-C",
+            tree.to_str().expect("UTF-8"),
+            "-cf",
+            plain.to_str().expect("UTF-8"),
+            ".",
         ],
     );
     let diff_id = sha256(&plain);
     let (file, media_type) = match compression {
         "" => (plain.clone(), "application/vnd.oci.image.layer.v1.tar"),
-        "zstd" => (compress(&plain, "zstd"), "application/vnd.oci.image.layer.v1.tar+zstd"),
-        _ => (compress(&plain, "gzip"), "application/vnd.oci.image.layer.v1.tar+gzip"),
+        "zstd" => (
+            compress(&plain, "zstd"),
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+        ),
+        _ => (
+            compress(&plain, "gzip"),
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+        ),
     };
     let digest = sha256(&file);
     let size = fs::metadata(&file).expect("the layer exists").len();
     fs::rename(&file, blobs.join(&digest["sha256:".len()..])).expect("a blob can be renamed");
     let _ = fs::remove_file(&plain);
-    Layer { media_type, digest, diff_id, size }
+    Layer {
+        media_type,
+        digest,
+        diff_id,
+        size,
+    }
 }
 
 fn compress(plain: &Path, program: &str) -> std::path::PathBuf {
     let target = plain.with_extension("compressed");
     let output = File::create(&target).expect("a blob can be written");
-    let flags: &[&str] = if program == "gzip" { &["-n", "-c"] } else { &["-q", "-c"] };
+    let flags: &[&str] = if program == "gzip" {
+        &["-n", "-c"]
+    } else {
+        &["-q", "-c"]
+    };
     let status = command(program)
         .args(flags)
         .arg(plain)
@@ -152,12 +257,17 @@ fn compress(plain: &Path, program: &str) -> std::path::PathBuf {
 
 fn sha256(file: &Path) -> String {
     let line = run_ok("sha256sum", &[file.to_str().expect("UTF-8")]);
-    format!("sha256:{}", line.split_whitespace().next().expect("a digest"))
+    format!(
+        "sha256:{}",
+        line.split_whitespace().next().expect("a digest")
+    )
 }
 
 fn blob(blobs: &Path, bytes: &[u8]) -> (String, usize) {
     let path = blobs.join("new");
-    File::create(&path).and_then(|mut file| file.write_all(bytes)).expect("a blob can be written");
+    File::create(&path)
+        .and_then(|mut file| file.write_all(bytes))
+        .expect("a blob can be written");
     let digest = sha256(&path);
     fs::rename(&path, blobs.join(&digest["sha256:".len()..])).expect("a blob can be renamed");
     (digest, bytes.len())

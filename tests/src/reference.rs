@@ -20,8 +20,11 @@ pub fn api_reference() -> String {
          is its metadata key `davit-namespace`; without it the namespace is `default`. Errors carry the\n\
          exact kind in the trailer `davit-kind`.\n",
     );
-    let files: Vec<_> =
-        set.file.iter().filter(|file| file.package() == "davit.v1").collect();
+    let files: Vec<_> = set
+        .file
+        .iter()
+        .filter(|file| file.package() == "davit.v1")
+        .collect();
     for file in &files {
         let comments = comments(file);
         for (index, service) in (0..).zip(&file.service) {
@@ -64,14 +67,30 @@ fn line(out: &mut String, text: &str) {
     writeln!(out, "{text}").expect("a string can be written to");
 }
 
-fn write_service(out: &mut String, comments: &Comments, index: i32, service: &ServiceDescriptorProto) {
-    line(out, &format!("\n## {}\n\n{}\n", service.name(), said(comments, &[6, index])));
+fn write_service(
+    out: &mut String,
+    comments: &Comments,
+    index: i32,
+    service: &ServiceDescriptorProto,
+) {
+    line(
+        out,
+        &format!(
+            "\n## {}\n\n{}\n",
+            service.name(),
+            said(comments, &[6, index])
+        ),
+    );
     line(out, "| call | takes | gives | |\n| --- | --- | --- | --- |");
     for (call, method) in (0..).zip(&service.method) {
         let side = |streaming: bool, name: &str| {
             let name = name.rsplit('.').next().unwrap_or(name);
             let link = format!("[{name}](#{})", name.to_lowercase());
-            if streaming { format!("stream {link}") } else { link }
+            if streaming {
+                format!("stream {link}")
+            } else {
+                link
+            }
         };
         line(
             out,
@@ -94,7 +113,11 @@ fn write_message(
     outer: &str,
 ) {
     // Map entries are an encoding, not a message that people use.
-    if message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry) {
+    if message
+        .options
+        .as_ref()
+        .is_some_and(prost_types::MessageOptions::map_entry)
+    {
         return;
     }
     let name = format!("{outer}{}", message.name());
@@ -105,7 +128,15 @@ fn write_message(
     for (index, field) in (0..).zip(&message.field) {
         let path = [path, &[2, index]].concat();
         let text = said(comments, &path);
-        line(out, &format!("| {} `{}` | {} | {text} |", field.number(), field.name(), kind(field, message)));
+        line(
+            out,
+            &format!(
+                "| {} `{}` | {} | {text} |",
+                field.number(),
+                field.name(),
+                kind(field, message)
+            ),
+        );
     }
     let inner = format!("{name}.");
     for (index, nested) in (0..).zip(&message.nested_type) {
@@ -116,26 +147,49 @@ fn write_message(
     }
 }
 
-fn write_enum(out: &mut String, comments: &Comments, path: &[i32], kind: &EnumDescriptorProto, outer: &str) {
-    line(out, &format!("\n### {outer}{}\n\n{}", kind.name(), said(comments, path)));
+fn write_enum(
+    out: &mut String,
+    comments: &Comments,
+    path: &[i32],
+    kind: &EnumDescriptorProto,
+    outer: &str,
+) {
+    line(
+        out,
+        &format!("\n### {outer}{}\n\n{}", kind.name(), said(comments, path)),
+    );
     line(out, "\n| value | |\n| --- | --- |");
     for (index, value) in (0..).zip(&kind.value) {
         let text = said(comments, &[path, &[2, index]].concat());
-        line(out, &format!("| {} `{}` | {text} |", value.number(), value.name()));
+        line(
+            out,
+            &format!("| {} `{}` | {text} |", value.number(), value.name()),
+        );
     }
 }
 
 fn kind(field: &FieldDescriptorProto, message: &DescriptorProto) -> String {
     let name = field.type_name().rsplit('.').next().unwrap_or_default();
     if let Some(entry) = message.nested_type.iter().find(|nested| {
-        nested.name() == name && nested.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry)
+        nested.name() == name
+            && nested
+                .options
+                .as_ref()
+                .is_some_and(prost_types::MessageOptions::map_entry)
     }) {
         let sides: Vec<String> = entry.field.iter().map(|side| kind(side, entry)).collect();
         return format!("map of {}", sides.join(" to "));
     }
     let base = match field.r#type() {
         Type::Message | Type::Enum => name.to_owned(),
-        other => other.as_str_name().trim_start_matches("TYPE_").to_lowercase(),
+        other => other
+            .as_str_name()
+            .trim_start_matches("TYPE_")
+            .to_lowercase(),
     };
-    if field.label() == Label::Repeated { format!("list of {base}") } else { base }
+    if field.label() == Label::Repeated {
+        format!("list of {base}")
+    } else {
+        base
+    }
 }

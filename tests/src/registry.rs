@@ -55,8 +55,10 @@ impl Registry {
         let target = format!("docker://{}", self.reference(name));
         let source = format!("oci:{layout}");
         let mut args = vec!["copy", "-q", "--dest-tls-verify=false"];
-        let credentials =
-            self.credentials.as_ref().map(|(user, password)| format!("{user}:{password}"));
+        let credentials = self
+            .credentials
+            .as_ref()
+            .map(|(user, password)| format!("{user}:{password}"));
         if let Some(credentials) = &credentials {
             args.extend(["--dest-creds", credentials]);
         }
@@ -83,12 +85,17 @@ impl Registry {
             .and_then(|listener| listener.local_addr())
             .expect("a free loopback port")
             .port();
-        let auth = credentials.as_ref().map_or_else(String::new, |(user, password)| {
-            let line = run_ok("htpasswd", &["-Bbn", user, password]);
-            let file = dir.path().join("htpasswd");
-            fs::write(&file, line).expect("the password file can be written");
-            format!("auth:\n  htpasswd:\n    realm: davit-tests\n    path: {}\n", file.display())
-        });
+        let auth = credentials
+            .as_ref()
+            .map_or_else(String::new, |(user, password)| {
+                let line = run_ok("htpasswd", &["-Bbn", user, password]);
+                let file = dir.path().join("htpasswd");
+                fs::write(&file, line).expect("the password file can be written");
+                format!(
+                    "auth:\n  htpasswd:\n    realm: davit-tests\n    path: {}\n",
+                    file.display()
+                )
+            });
         let config = format!(
             "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem:\n    rootdirectory: {0}/data\n  \
              delete: {{enabled: true}}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
@@ -114,7 +121,12 @@ impl Registry {
             }
             matches!(child.try_wait(), Ok(Some(_))).then_some(false)
         });
-        up.then_some(Self { child, dir, port, credentials })
+        up.then_some(Self {
+            child,
+            dir,
+            port,
+            credentials,
+        })
     }
 }
 

@@ -19,7 +19,11 @@ impl Residue {
     /// directory) and for cgroups whose path contains `marker`.
     pub fn of(base: &Path, marker: &str) -> Self {
         let base = base.to_string_lossy();
-        Self { processes: processes(&base), mounts: mounts(&base), cgroups: cgroups(marker) }
+        Self {
+            processes: processes(&base),
+            mounts: mounts(&base),
+            cgroups: cgroups(marker),
+        }
     }
 
     /// Whether nothing was found.
@@ -47,7 +51,9 @@ pub(crate) fn links(root: &Path) -> BTreeSet<String> {
 
 fn processes(base: &str) -> BTreeSet<String> {
     let own = std::process::id().to_string();
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeSet::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return BTreeSet::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| {
@@ -76,7 +82,9 @@ fn cgroups(marker: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![Path::new("/sys/fs/cgroup").to_owned()];
     while let Some(dir) = open.pop() {
-        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
         for entry in entries.flatten() {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;

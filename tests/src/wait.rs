@@ -19,7 +19,10 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < end, "waited {DEADLINE:?} in vain for: {what}");
+        assert!(
+            Instant::now() < end,
+            "waited {DEADLINE:?} in vain for: {what}"
+        );
         thread::park_timeout(STEP);
     }
 }
@@ -40,7 +43,10 @@ where
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(Instant::now() < end, "waited {DEADLINE:?} in vain for: {what}");
+        assert!(
+            Instant::now() < end,
+            "waited {DEADLINE:?} in vain for: {what}"
+        );
         tokio::time::sleep(STEP).await;
     }
 }

@@ -38,12 +38,14 @@ impl Call {
 
     /// Reads the whole body, whatever it is.
     pub(crate) async fn bytes(&mut self) -> Result<Bytes> {
-        tokio::time::timeout(JSON_TIME, collect(&mut self.body)).await.unwrap_or_else(|_| {
-            Err(Failure::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "the request body did not arrive in time",
-            ))
-        })
+        tokio::time::timeout(JSON_TIME, collect(&mut self.body))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the request body did not arrive in time",
+                ))
+            })
     }
 
     /// A body with JSON must say so; no body needs no type.
@@ -73,7 +75,9 @@ async fn collect(body: &mut Incoming) -> Result<Bytes> {
         let frame = frame.map_err(|error| {
             Failure::bad_request(format!("cannot read the request body: {error}"))
         })?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         total += data.len();
         if total <= MAX_JSON {
             bytes.extend_from_slice(&data);
@@ -82,7 +86,10 @@ async fn collect(body: &mut Incoming) -> Result<Bytes> {
         }
     }
     if total > MAX_JSON {
-        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large"));
+        return Err(Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "http: request body too large",
+        ));
     }
     Ok(bytes.freeze())
 }
@@ -94,7 +101,10 @@ pub(crate) fn upload<R: Send + 'static>(
     mut body: Incoming,
     first: R,
     wrap: fn(Bytes) -> R,
-) -> (impl Stream<Item = R> + Send + 'static, oneshot::Receiver<hyper::Error>) {
+) -> (
+    impl Stream<Item = R> + Send + 'static,
+    oneshot::Receiver<hyper::Error>,
+) {
     let (broken, breaks) = oneshot::channel();
     let requests = async_stream::stream! {
         yield first;
@@ -156,7 +166,9 @@ fn go_words(error: &serde_json::Error, bytes: &[u8]) -> String {
     if error.is_eof() {
         return "unexpected EOF".into();
     }
-    let line = bytes.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .nth(error.line().saturating_sub(1));
     let byte = line.and_then(|line| line.get(error.column().saturating_sub(1)));
     let text = error.to_string();
     let place = match text.split(" at line ").next().unwrap_or("") {
@@ -180,13 +192,13 @@ mod tests {
     #[test]
     fn malformed_json_is_refused_in_gos_words() {
         let words = |text: &str| parse(text.as_bytes()).unwrap_err().message().to_owned();
-        assert_eq!(words(""), "invalid JSON: got EOF while reading request body");
+        assert_eq!(
+            words(""),
+            "invalid JSON: got EOF while reading request body"
+        );
         assert_eq!(words("{"), "invalid JSON: unexpected EOF");
         assert_eq!(words("{\"a\":"), "invalid JSON: unexpected EOF");
-        assert_eq!(
-            words("not json"),
-            "invalid JSON: expected ident"
-        );
+        assert_eq!(words("not json"), "invalid JSON: expected ident");
         assert_eq!(
             words("x"),
             "invalid JSON: invalid character 'x' looking for beginning of value"
@@ -205,6 +217,9 @@ mod tests {
     #[test]
     fn deep_nesting_is_an_error_and_no_overflow() {
         let deep = "[".repeat(100_000);
-        assert_eq!(parse(deep.as_bytes()).unwrap_err().status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            parse(deep.as_bytes()).unwrap_err().status(),
+            StatusCode::BAD_REQUEST
+        );
     }
 }

@@ -10,7 +10,9 @@ use crate::{
 
 /// There is no build cache. Every `docker system prune` calls this.
 pub(crate) async fn prune(_: Call) -> Result<Reply> {
-    Ok(reply::ok(&json!({"CachesDeleted": [], "SpaceReclaimed": 0})))
+    Ok(reply::ok(
+        &json!({"CachesDeleted": [], "SpaceReclaimed": 0}),
+    ))
 }
 
 pub(crate) async fn unsupported(_: Call) -> Result<Reply> {

@@ -12,13 +12,18 @@ use crate::{
 
 pub(crate) async fn inspect(call: Call) -> Result<Reply> {
     let name = call.name();
-    let request =
-        v1::RemoteManifestRequest { reference: name.clone(), auth: call.registry_auth() };
+    let request = v1::RemoteManifestRequest {
+        reference: name.clone(),
+        auth: call.registry_auth(),
+    };
     let found = call.gateway.calls().images().remote_manifest(request).await;
     let found = found
         .map_err(|status| {
             Failure::from(status).when_not_found(|| {
-                format!("manifest for {} not found: manifest unknown", reference::familiar(&name))
+                format!(
+                    "manifest for {} not found: manifest unknown",
+                    reference::familiar(&name)
+                )
             })
         })?
         .into_inner();

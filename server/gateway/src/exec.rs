@@ -25,9 +25,14 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply> {
     if options.args.is_empty() {
         return Err(Failure::bad_request("No exec command specified"));
     }
-    let request = v1::CreateExecRequest { container: name.clone(), options: Some(options) };
+    let request = v1::CreateExecRequest {
+        container: name.clone(),
+        options: Some(options),
+    };
     let created = call.gateway.calls().tasks().create_exec(request).await;
-    let created = created.map_err(|status| containers::failure(status, &name))?.into_inner();
+    let created = created
+        .map_err(|status| containers::failure(status, &name))?
+        .into_inner();
     Ok(reply::json(StatusCode::CREATED, &json!({"Id": created.id})))
 }
 
@@ -50,7 +55,9 @@ fn options(fields: &Fields<'_>) -> Result<v1::ExecOptions> {
 async fn find(gateway: &Gateway, id: &str) -> Result<v1::ExecDetails> {
     let request = v1::InspectExecRequest { id: id.to_owned() };
     let found = gateway.calls().tasks().inspect_exec(request).await;
-    found.map(tonic::Response::into_inner).map_err(|status| failure(status, id))
+    found
+        .map(tonic::Response::into_inner)
+        .map_err(|status| failure(status, id))
 }
 
 fn failure(status: Status, id: &str) -> Failure {
@@ -63,7 +70,9 @@ pub(crate) async fn start(mut call: Call) -> Result<Reply> {
     let fields = Fields::root(&body, "ExecStartOptions")?;
     let found = find(&call.gateway, &id).await?;
     if found.started {
-        return Err(Failure::conflict(format!("exec command {id} has already run")));
+        return Err(Failure::conflict(format!(
+            "exec command {id} has already run"
+        )));
     }
     if fields.flag("Detach")? {
         let request = v1::StartExecRequest { id: id.clone() };
@@ -78,7 +87,9 @@ pub(crate) async fn start(mut call: Call) -> Result<Reply> {
         terminal_size: create::terminal_size(&fields)?,
         ..Default::default()
     };
-    let start = ExecRequest { message: Some(exec_request::Message::Start(start)) };
+    let start = ExecRequest {
+        message: Some(exec_request::Message::Start(start)),
+    };
     let requests = futures::stream::iter([start]).chain(ReceiverStream::new(received).map(request));
     let on_eof = match (options.attach_stdin, options.tty) {
         (false, _) => OnEof::Ignore,
@@ -88,7 +99,12 @@ pub(crate) async fn start(mut call: Call) -> Result<Reply> {
     // As dockerd does it the process starts behind the 101: why it can't be
     // started is told in the stream, and by the exec's exit code.
     let output = output(call.gateway.clone(), requests).boxed();
-    let session = Session { tty: options.tty, on_eof, input, output };
+    let session = Session {
+        tty: options.tty,
+        on_eof,
+        input,
+        output,
+    };
     Ok(hijack::reply(call.upgrade, call.version, session))
 }
 
@@ -97,7 +113,9 @@ fn request(input: Input) -> ExecRequest {
         Input::Data(data) => exec_request::Message::Stdin(data),
         Input::Close => exec_request::Message::CloseStdin(v1::CloseStdin {}),
     };
-    ExecRequest { message: Some(message) }
+    ExecRequest {
+        message: Some(message),
+    }
 }
 
 fn output(
@@ -197,7 +215,11 @@ mod tests {
         let value = to_json(&exec);
         assert_eq!(value["ExitCode"], Value::Null);
         assert_eq!(value["ProcessConfig"]["arguments"], json!(["-c"]));
-        let ended = v1::ExecDetails { running: false, exit_code: 127, ..exec };
+        let ended = v1::ExecDetails {
+            running: false,
+            exit_code: 127,
+            ..exec
+        };
         assert_eq!(to_json(&ended)["ExitCode"], 127);
     }
 }

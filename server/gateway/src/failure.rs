@@ -19,7 +19,10 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -61,7 +64,11 @@ impl Failure {
     /// Says a 404 in other words; clients such as docker-py look into them.
     #[must_use]
     pub(crate) fn when_not_found(self, message: impl FnOnce() -> String) -> Self {
-        if self.is_not_found() { Self::not_found(message()) } else { self }
+        if self.is_not_found() {
+            Self::not_found(message())
+        } else {
+            self
+        }
     }
 
     /// Puts dockerd's words for the operation before the reason.
@@ -74,10 +81,18 @@ impl Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let kind = status.metadata().get(KIND_KEY).and_then(|kind| kind.to_str().ok());
-        let code = kind.and_then(status_of_kind).unwrap_or_else(|| status_of_code(status.code()));
+        let kind = status
+            .metadata()
+            .get(KIND_KEY)
+            .and_then(|kind| kind.to_str().ok());
+        let code = kind
+            .and_then(status_of_kind)
+            .unwrap_or_else(|| status_of_code(status.code()));
         let message = match status.message() {
-            "" => code.canonical_reason().unwrap_or("unknown error").to_owned(),
+            "" => code
+                .canonical_reason()
+                .unwrap_or("unknown error")
+                .to_owned(),
             message => message.to_owned(),
         };
         if code.is_server_error() && kind.is_none() {
@@ -132,14 +147,24 @@ mod tests {
     fn the_kind_decides_before_the_code() {
         let mut status = Status::failed_precondition("is running already");
         assert_eq!(Failure::from(status.clone()).status(), StatusCode::CONFLICT);
-        status.metadata_mut().insert(KIND_KEY, "not-modified".parse().unwrap());
-        assert_eq!(Failure::from(status.clone()).status(), StatusCode::NOT_MODIFIED);
-        status.metadata_mut().insert(KIND_KEY, "of-a-newer-daemon".parse().unwrap());
+        status
+            .metadata_mut()
+            .insert(KIND_KEY, "not-modified".parse().unwrap());
+        assert_eq!(
+            Failure::from(status.clone()).status(),
+            StatusCode::NOT_MODIFIED
+        );
+        status
+            .metadata_mut()
+            .insert(KIND_KEY, "of-a-newer-daemon".parse().unwrap());
         assert_eq!(Failure::from(status).status(), StatusCode::CONFLICT);
     }
 
     #[test]
     fn a_failure_always_says_something() {
-        assert_eq!(Failure::from(Status::unavailable("")).message(), "Service Unavailable");
+        assert_eq!(
+            Failure::from(Status::unavailable("")).message(),
+            "Service Unavailable"
+        );
     }
 }

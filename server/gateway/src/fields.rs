@@ -23,8 +23,16 @@ impl<'a> Fields<'a> {
     /// Takes the top of a body; null is an empty object.
     pub(crate) fn root(value: &'a Value, root: &'static str) -> Result<Self> {
         match value {
-            Value::Object(object) => Ok(Self { object, root, path: String::new() }),
-            Value::Null => Ok(Self { object: &EMPTY, root, path: String::new() }),
+            Value::Object(object) => Ok(Self {
+                object,
+                root,
+                path: String::new(),
+            }),
+            Value::Null => Ok(Self {
+                object: &EMPTY,
+                root,
+                path: String::new(),
+            }),
             other => Err(Failure::bad_request(format!(
                 "invalid JSON: json: cannot unmarshal {} into Go value of type {root}",
                 kind(other)
@@ -38,7 +46,8 @@ impl<'a> Fields<'a> {
         exact
             .or_else(|| {
                 let mut all = self.object.iter();
-                all.find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+                all.find(|(name, _)| name.eq_ignore_ascii_case(key))
+                    .map(|(_, value)| value)
             })
             .filter(|value| !value.is_null())
     }
@@ -129,7 +138,11 @@ impl<'a> Fields<'a> {
 
     /// The names of a set that is written as `{"name": {}}`.
     pub(crate) fn set(&self, key: &str) -> Result<Vec<String>> {
-        Ok(self.map(key, "map[string]struct {}")?.keys().cloned().collect())
+        Ok(self
+            .map(key, "map[string]struct {}")?
+            .keys()
+            .cloned()
+            .collect())
     }
 
     /// An object inside; empty when it is missing.
@@ -139,7 +152,11 @@ impl<'a> Fields<'a> {
             Some(Value::Object(object)) => object,
             Some(other) => return self.wrong(key, other, key),
         };
-        Ok(Fields { object, root: self.root, path: self.join(key) })
+        Ok(Fields {
+            object,
+            root: self.root,
+            path: self.join(key),
+        })
     }
 
     /// A list of objects.
@@ -152,10 +169,16 @@ impl<'a> Fields<'a> {
         items
             .iter()
             .map(|item| match item {
-                Value::Object(object) => {
-                    Ok(Fields { object, root: self.root, path: self.join(key) })
-                }
-                Value::Null => Ok(Fields { object: &EMPTY, root: self.root, path: self.join(key) }),
+                Value::Object(object) => Ok(Fields {
+                    object,
+                    root: self.root,
+                    path: self.join(key),
+                }),
+                Value::Null => Ok(Fields {
+                    object: &EMPTY,
+                    root: self.root,
+                    path: self.join(key),
+                }),
                 other => self.wrong(key, other, key),
             })
             .collect()
@@ -164,7 +187,11 @@ impl<'a> Fields<'a> {
     /// An object of objects.
     pub(crate) fn object_map(&self, key: &str) -> Result<BTreeMap<String, Fields<'a>>> {
         let inner = self.object(key)?;
-        inner.object.keys().map(|name| Ok((name.clone(), inner.object(name)?))).collect()
+        inner
+            .object
+            .keys()
+            .map(|name| Ok((name.clone(), inner.object(name)?)))
+            .collect()
     }
 
     fn map(&self, key: &str, go_type: &str) -> Result<&'a Map<String, Value>> {
@@ -176,7 +203,11 @@ impl<'a> Fields<'a> {
     }
 
     fn join(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     fn wrong<T>(&self, key: &str, value: &Value, go_type: &str) -> Result<T> {
@@ -230,7 +261,12 @@ mod tests {
         let value = json!({"HostConfig": {"Memory": "much"}, "Tty": 1, "Big": 1.5});
         let fields = Fields::root(&value, "ContainerConfigWrapper").unwrap();
         assert_eq!(
-            fields.object("HostConfig").unwrap().int("Memory").unwrap_err().message(),
+            fields
+                .object("HostConfig")
+                .unwrap()
+                .int("Memory")
+                .unwrap_err()
+                .message(),
             "invalid JSON: json: cannot unmarshal string into Go struct field \
              ContainerConfigWrapper.HostConfig.Memory of type int64"
         );
@@ -239,7 +275,13 @@ mod tests {
             "invalid JSON: json: cannot unmarshal number into Go struct field \
              ContainerConfigWrapper.Tty of type bool"
         );
-        assert!(fields.int("Big").unwrap_err().message().contains("number 1.5"));
+        assert!(
+            fields
+                .int("Big")
+                .unwrap_err()
+                .message()
+                .contains("number 1.5")
+        );
         assert!(Fields::root(&json!([1]), "X").is_err());
     }
 }

@@ -16,7 +16,11 @@ impl Call {
     /// The request's filters; `known` are the keys that it understands.
     pub(crate) fn filters(&self, known: &[&str]) -> Result<Filters> {
         let filters = Filters::parse(self.query.get("filters"))?;
-        match filters.0.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        match filters
+            .0
+            .iter()
+            .find(|(key, _)| !known.contains(&key.as_str()))
+        {
             Some((key, _)) => Err(Failure::bad_request(format!("invalid filter '{key}'"))),
             None => Ok(filters),
         }
@@ -43,7 +47,9 @@ impl Filters {
                     }
                 }
                 Value::Object(values) => {
-                    let set = values.into_iter().filter(|(_, on)| *on != Value::Bool(false));
+                    let set = values
+                        .into_iter()
+                        .filter(|(_, on)| *on != Value::Bool(false));
                     filters.extend(set.map(|(value, _)| (key.clone(), value)));
                 }
                 Value::Null => {}
@@ -54,7 +60,10 @@ impl Filters {
     }
 
     pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// These filters and one more.
@@ -65,7 +74,9 @@ impl Filters {
 
     /// Takes all values of a key out.
     pub(crate) fn take(&mut self, key: &str) -> Vec<String> {
-        let (taken, left) = std::mem::take(&mut self.0).into_iter().partition(|(k, _)| k == key);
+        let (taken, left) = std::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|(k, _)| k == key);
         self.0 = left;
         let taken: Vec<(String, String)> = taken;
         taken.into_iter().map(|(_, value)| value).collect()
@@ -79,7 +90,9 @@ impl Filters {
                 "1" | "true" | "t" => true,
                 "0" | "false" | "f" => false,
                 _ => {
-                    return Err(Failure::bad_request(format!("invalid filter '{key}=[{text}]'")));
+                    return Err(Failure::bad_request(format!(
+                        "invalid filter '{key}=[{text}]'"
+                    )));
                 }
             };
             if value.is_some_and(|other| other != flag) {
@@ -94,7 +107,10 @@ impl Filters {
     pub(crate) fn to_v1(&self) -> Vec<v1::Filter> {
         self.0
             .iter()
-            .map(|(key, value)| v1::Filter { key: key.clone(), value: value.clone() })
+            .map(|(key, value)| v1::Filter {
+                key: key.clone(),
+                value: value.clone(),
+            })
             .collect()
     }
 }
@@ -127,7 +143,11 @@ mod tests {
     #[test]
     fn what_is_neither_is_refused() {
         for text in ["x", "[]", r#"{"a":"b"}"#, r#"{"a":[[]]}"#, "\""] {
-            assert_eq!(Filters::parse(text).unwrap_err().message(), "invalid filter", "{text}");
+            assert_eq!(
+                Filters::parse(text).unwrap_err().message(),
+                "invalid filter",
+                "{text}"
+            );
         }
         let odd = Filters::parse(r#"{"dangling":["maybe"]}"#).unwrap();
         assert_eq!(

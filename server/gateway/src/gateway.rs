@@ -17,7 +17,10 @@ pub struct Config {
 impl Config {
     /// A gateway to the davitd at `backend`, in the default namespace.
     pub fn new(backend: impl Into<PathBuf>) -> Self {
-        Self { backend: backend.into(), namespace: davit_proto::DEFAULT_NAMESPACE.into() }
+        Self {
+            backend: backend.into(),
+            namespace: davit_proto::DEFAULT_NAMESPACE.into(),
+        }
     }
 }
 

@@ -88,7 +88,11 @@ pub(crate) fn input() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
 
 /// The content type of a stream that may be framed.
 pub(crate) fn content_type(tty: bool, version: ApiVersion) -> &'static str {
-    if !tty && version >= ApiVersion::new(1, 42) { MULTIPLEXED } else { RAW }
+    if !tty && version >= ApiVersion::new(1, 42) {
+        MULTIPLEXED
+    } else {
+        RAW
+    }
 }
 
 /// Output as it goes over the wire: bytes for a terminal, else a header of
@@ -128,7 +132,9 @@ pub(crate) fn reply(upgrade: Option<OnUpgrade>, version: ApiVersion, session: Se
         }
     });
     let mut reply = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
-    reply.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+    reply
+        .extensions_mut()
+        .insert(ReasonPhrase::from_static(b"UPGRADED"));
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -137,7 +143,12 @@ pub(crate) fn reply(upgrade: Option<OnUpgrade>, version: ApiVersion, session: Se
 }
 
 fn plain(content_type: &'static str, session: Session) -> Reply {
-    let Session { tty, input, mut output, .. } = session;
+    let Session {
+        tty,
+        input,
+        mut output,
+        ..
+    } = session;
     let frames = async_stream::stream! {
         while let Some(item) = output.next().await {
             yield Ok::<_, io::Error>(frame_bytes(item, tty));
@@ -160,8 +171,7 @@ async fn run(upgrade: OnUpgrade, session: Session) -> io::Result<()> {
     let gone = HangUp::watch(&socket)?;
     let (reader, mut writer) = socket.into_split();
     let not_before = Instant::now() + HEAD_ALONE;
-    let mut receiving =
-        std::pin::pin!(receive(reader, early, session.input, session.on_eof, gone));
+    let mut receiving = std::pin::pin!(receive(reader, early, session.input, session.on_eof, gone));
     tokio::select! {
         () = &mut receiving => return Ok(()),
         sent = send(&mut writer, session.output, session.tty, not_before) => sent?,

@@ -52,9 +52,14 @@ async fn run(args: Args) -> std::io::Result<()> {
         davitd = %args.address.display(),
         "serving the Docker Engine API"
     );
-    let config = davit_gateway::Config { backend: args.address, namespace: args.namespace };
-    let (mut term, mut int) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let config = davit_gateway::Config {
+        backend: args.address,
+        namespace: args.namespace,
+    };
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let shutdown = async move {
         tokio::select! {
             _ = term.recv() => {}

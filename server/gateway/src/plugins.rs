@@ -13,7 +13,10 @@ pub(crate) async fn list(_: Call) -> Result<Reply> {
 }
 
 pub(crate) async fn missing(call: Call) -> Result<Reply> {
-    Err(Failure::not_found(format!("plugin {:?} not found", call.name())))
+    Err(Failure::not_found(format!(
+        "plugin {:?} not found",
+        call.name()
+    )))
 }
 
 pub(crate) async fn unsupported(_: Call) -> Result<Reply> {

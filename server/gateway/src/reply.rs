@@ -45,7 +45,9 @@ pub(crate) fn no_content() -> Reply {
 pub(crate) fn full(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Reply {
     let mut reply = Response::new(body(bytes));
     *reply.status_mut() = status;
-    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }
 
@@ -58,7 +60,9 @@ where
 {
     let frames = items.map(|item| item.map(Frame::data).map_err(Into::into));
     let mut reply = Response::new(StreamBody::new(frames).boxed_unsync());
-    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }
 
@@ -70,7 +74,9 @@ pub(crate) fn json_line(value: &Value, end: &str) -> Bytes {
 }
 
 fn body(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 impl From<Failure> for Reply {

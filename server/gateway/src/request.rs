@@ -29,7 +29,10 @@ impl Call {
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
     }
 
     /// Length that the client announced; `None` for a chunked body.
@@ -37,7 +40,10 @@ impl Call {
         if let Ok(length) = self.header(header::CONTENT_LENGTH.as_str()).parse() {
             return Some(length);
         }
-        self.headers.get(header::TRANSFER_ENCODING).is_none().then_some(0)
+        self.headers
+            .get(header::TRANSFER_ENCODING)
+            .is_none()
+            .then_some(0)
     }
 }
 
@@ -47,17 +53,28 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(query: &str) -> Self {
-        Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+        Self(
+            url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// The first value; empty when there is none.
     pub(crate) fn get(&self, key: &str) -> &str {
-        self.0.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map_or("", |(_, value)| value)
     }
 
     /// All values of a key that may be repeated.
     pub(crate) fn all(&self, key: &str) -> Vec<String> {
-        self.0.iter().filter(|(name, _)| name == key).map(|(_, value)| value.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(name, _)| name == key)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
@@ -72,7 +89,11 @@ impl Query {
 
     /// The same, with what holds when the key is missing.
     pub(crate) fn flag_or(&self, key: &str, default: bool) -> bool {
-        if self.has(key) { self.flag(key) } else { default }
+        if self.has(key) {
+            self.flag(key)
+        } else {
+            default
+        }
     }
 
     /// A number, or `None` when the key is missing or empty.

@@ -23,7 +23,10 @@ pub(crate) struct Params(Vec<(&'static str, String)>);
 
 impl Params {
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map_or("", |(_, value)| value)
     }
 }
 
@@ -55,7 +58,9 @@ fn fit(pattern: &'static str, parts: &[&str]) -> Option<Params> {
     let fits = !name.is_empty()
         && same(before, &parts[..greedy], &mut params)
         && same(after, &parts[end..], &mut params);
-    let key = pattern[greedy].trim_start_matches('{').trim_end_matches("*}");
+    let key = pattern[greedy]
+        .trim_start_matches('{')
+        .trim_end_matches("*}");
     params.0.push((key, name));
     fits.then_some(params)
 }
@@ -63,7 +68,10 @@ fn fit(pattern: &'static str, parts: &[&str]) -> Option<Params> {
 fn same(pattern: &[&'static str], parts: &[&str], params: &mut Params) -> bool {
     pattern.len() == parts.len()
         && pattern.iter().zip(parts).all(|(pattern, part)| {
-            match pattern.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            match pattern
+                .strip_prefix('{')
+                .and_then(|rest| rest.strip_suffix('}'))
+            {
                 Some(key) => {
                     params.0.push((key, (*part).to_owned()));
                     !part.is_empty()
@@ -91,7 +99,10 @@ mod tests {
             name("docker.io/library/a")
         );
         assert_eq!(
-            fits("/images/{name*}/json", "/images/localhost:5000/a@sha256:0/json"),
+            fits(
+                "/images/{name*}/json",
+                "/images/localhost:5000/a@sha256:0/json"
+            ),
             name("localhost:5000/a@sha256:0")
         );
         assert_eq!(fits("/images/{name*}", "/images/a/b:c"), name("a/b:c"));
@@ -102,7 +113,10 @@ mod tests {
 
     #[test]
     fn single_names_are_one_segment() {
-        assert_eq!(fits("/exec/{name}/start", "/exec/x/start"), Some("x".into()));
+        assert_eq!(
+            fits("/exec/{name}/start", "/exec/x/start"),
+            Some("x".into())
+        );
         assert_eq!(fits("/exec/{name}/start", "/exec/x/y/start"), None);
         assert_eq!(fits("/info", "/info"), Some(String::new()));
         assert_eq!(fits("/info", "/info/"), None);

@@ -183,8 +183,10 @@ mod tests {
             })
             .filter(|(_, path)| path.starts_with('/'))
             .collect();
-        let served: Vec<(&str, &str)> =
-            ROUTES.iter().map(|route| (route.method.as_str(), route.pattern)).collect();
+        let served: Vec<(&str, &str)> = ROUTES
+            .iter()
+            .map(|route| (route.method.as_str(), route.pattern))
+            .collect();
         assert_eq!(listed, served);
     }
 

@@ -141,9 +141,9 @@ impl HangUp {
                 return;
             }
             // Being writable is no news: wait for the next change.
-            let _ = self.0.try_io::<()>(Interest::WRITABLE, || {
-                Err(io::ErrorKind::WouldBlock.into())
-            });
+            let _ = self
+                .0
+                .try_io::<()>(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
         }
     }
 }
@@ -153,7 +153,9 @@ impl HangUp {
 async fn answer(gateway: Gateway, request: Request<Incoming>) -> Reply {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let begin = std::time::Instant::now();
-    let handled = AssertUnwindSafe(handle(gateway, request)).catch_unwind().await;
+    let handled = AssertUnwindSafe(handle(gateway, request))
+        .catch_unwind()
+        .await;
     let mut reply = match handled {
         Ok(Ok(reply)) => reply,
         Ok(Err(failure)) => {
@@ -171,7 +173,10 @@ async fn answer(gateway: Gateway, request: Request<Incoming>) -> Reply {
         ("api-version", version::MAX_API_VERSION),
         ("docker-experimental", "false"),
         ("ostype", "linux"),
-        ("server", concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux)")),
+        (
+            "server",
+            concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux)"),
+        ),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
@@ -193,7 +198,16 @@ async fn handle(gateway: Gateway, mut request: Request<Incoming>) -> Result<Repl
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let (head, body) = request.into_parts();
     let headers = head.headers;
-    (route.handler)(Call { gateway, version, params, query, headers, body, upgrade }).await
+    (route.handler)(Call {
+        gateway,
+        version,
+        params,
+        query,
+        headers,
+        body,
+        upgrade,
+    })
+    .await
 }
 
 /// Percent escapes only: a "+" in a path is a plus.
@@ -219,7 +233,10 @@ mod tests {
 
     #[test]
     fn percent_escapes_are_decoded() {
-        assert_eq!(percent_decode("/images/a%2Fb%3Ac/json"), "/images/a/b:c/json");
+        assert_eq!(
+            percent_decode("/images/a%2Fb%3Ac/json"),
+            "/images/a/b:c/json"
+        );
         assert_eq!(percent_decode("/a+b/%zz/%4"), "/a+b/%zz/%4");
         assert_eq!(percent_decode("/%ff"), "/\u{fffd}");
     }

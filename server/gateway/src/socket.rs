@@ -24,7 +24,10 @@ const MODE: u32 = 0o660;
 pub fn bind(path: &Path, gid: Option<u32>) -> io::Result<UnixListener> {
     if let Ok(meta) = fs::symlink_metadata(path) {
         let refuse = |why: &str| {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {why}", path.display())))
+            Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("{}: {why}", path.display()),
+            ))
         };
         if !meta.file_type().is_socket() {
             return refuse("exists and is not a socket");
@@ -54,10 +57,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker.sock");
         let listener = bind(&path, None).unwrap();
-        assert_eq!(bind(&path, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind(&path, None).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(listener);
         bind(&path, None).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            MODE
+        );
         let file = dir.path().join("file");
         fs::write(&file, "x").unwrap();
         assert!(bind(&file, None).is_err());

@@ -17,7 +17,10 @@ pub(crate) async fn no_manager(_: Call) -> Result<Reply> {
 }
 
 pub(crate) async fn no_member(_: Call) -> Result<Reply> {
-    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm"))
+    Err(Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This node is not part of a swarm",
+    ))
 }
 
 pub(crate) async fn unsupported(_: Call) -> Result<Reply> {

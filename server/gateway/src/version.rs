@@ -51,7 +51,11 @@ impl ApiVersion {
     /// number by number.
     fn parse(text: &str) -> Self {
         let mut numbers = text.split('.').map(|part| {
-            if part.is_empty() { 0 } else { part.parse().unwrap_or(u32::MAX) }
+            if part.is_empty() {
+                0
+            } else {
+                part.parse().unwrap_or(u32::MAX)
+            }
         });
         Self(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
@@ -69,9 +73,15 @@ mod tests {
 
     #[test]
     fn splits_versions_off() {
-        assert_eq!(ApiVersion::split("/v1.41/info").unwrap(), (ApiVersion(1, 41), "/info"));
+        assert_eq!(
+            ApiVersion::split("/v1.41/info").unwrap(),
+            (ApiVersion(1, 41), "/info")
+        );
         assert_eq!(ApiVersion::split("/info").unwrap(), (MAX, "/info"));
-        assert_eq!(ApiVersion::split("/volumes/x").unwrap(), (MAX, "/volumes/x"));
+        assert_eq!(
+            ApiVersion::split("/volumes/x").unwrap(),
+            (MAX, "/volumes/x")
+        );
         assert_eq!(MAX.to_string(), MAX_API_VERSION);
         assert_eq!(MIN.to_string(), MIN_API_VERSION);
     }

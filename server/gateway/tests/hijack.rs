@@ -66,7 +66,10 @@ impl Engine {
         }
     }
 
-    fn attach(&self, requests: Streaming<AttachRequest>) -> BoxStream<'static, Result<AttachResponse, Status>> {
+    fn attach(
+        &self,
+        requests: Streaming<AttachRequest>,
+    ) -> BoxStream<'static, Result<AttachResponse, Status>> {
         let seen = self.0.seen.clone();
         tokio::spawn(async move {
             let mut requests = requests;
@@ -80,10 +83,16 @@ impl Engine {
             }
             let _ = seen.send(Seen::Gone);
         });
-        let attached = Out::Attached(v1::Attached { tty: self.0.options.tty });
-        let first = Ok(AttachResponse { message: Some(attached) });
+        let attached = Out::Attached(v1::Attached {
+            tty: self.0.options.tty,
+        });
+        let first = Ok(AttachResponse {
+            message: Some(attached),
+        });
         let output = self.0.output.lock().unwrap().take().expect("one attach");
-        futures::stream::iter([first]).chain(UnboundedReceiverStream::new(output)).boxed()
+        futures::stream::iter([first])
+            .chain(UnboundedReceiverStream::new(output))
+            .boxed()
     }
 }
 
@@ -136,7 +145,9 @@ impl<const CONTAINERS: bool> tower::Service<http::Request<Body>> for Service<CON
                     grpc.server_streaming(Inspect(engine), request).await
                 }
                 "/davit.v1.Tasks/Attach" => {
-                    Grpc::new(ProstCodec::default()).streaming(Attach(engine), request).await
+                    Grpc::new(ProstCodec::default())
+                        .streaming(Attach(engine), request)
+                        .await
                 }
                 path => Status::unimplemented(path.to_owned()).into_http(),
             })
@@ -159,7 +170,12 @@ impl Stage {
         let (seen_in, seen) = mpsc::unbounded_channel();
         let (output_in, output) = mpsc::unbounded_channel();
         let output = Mutex::new(Some(output));
-        let engine = Engine(Arc::new(Inner { options, state, seen: seen_in, output }));
+        let engine = Engine(Arc::new(Inner {
+            options,
+            state,
+            seen: seen_in,
+            output,
+        }));
         let listener = UnixListener::bind(dir.path().join("davit.sock")).unwrap();
         tokio::spawn(
             tonic::transport::Server::builder()
@@ -169,13 +185,26 @@ impl Stage {
         );
         let docker = dir.path().join("docker.sock");
         let config = Config::new(dir.path().join("davit.sock"));
-        tokio::spawn(serve(bind(&docker, None).unwrap(), config, std::future::pending()));
-        Self { _dir: dir, docker, seen, output: Some(output_in) }
+        tokio::spawn(serve(
+            bind(&docker, None).unwrap(),
+            config,
+            std::future::pending(),
+        ));
+        Self {
+            _dir: dir,
+            docker,
+            seen,
+            output: Some(output_in),
+        }
     }
 
     fn with(open_stdin: bool, stdin_once: bool, tty: bool) -> Self {
-        let options =
-            v1::ContainerOptions { open_stdin, stdin_once, tty, ..Default::default() };
+        let options = v1::ContainerOptions {
+            open_stdin,
+            stdin_once,
+            tty,
+            ..Default::default()
+        };
         Self::set(options, v1::ContainerState::default())
     }
 
@@ -194,11 +223,16 @@ impl Stage {
     }
 
     async fn next(&mut self) -> Seen {
-        tokio::time::timeout(PATIENCE, self.seen.recv()).await.expect("something").unwrap()
+        tokio::time::timeout(PATIENCE, self.seen.recv())
+            .await
+            .expect("something")
+            .unwrap()
     }
 
     fn say(&self, message: Out) {
-        let answer = AttachResponse { message: Some(message) };
+        let answer = AttachResponse {
+            message: Some(message),
+        };
         self.output.as_ref().unwrap().send(Ok(answer)).unwrap();
     }
 
@@ -210,7 +244,9 @@ impl Stage {
 async fn head(socket: &mut UnixStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let byte = tokio::time::timeout(PATIENCE, socket.read_u8()).await.unwrap();
+        let byte = tokio::time::timeout(PATIENCE, socket.read_u8())
+            .await
+            .unwrap();
         head.push(byte.unwrap());
     }
     String::from_utf8(head).unwrap()
@@ -218,7 +254,10 @@ async fn head(socket: &mut UnixStream) -> String {
 
 async fn rest(mut socket: UnixStream) -> Vec<u8> {
     let mut data = Vec::new();
-    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut data)).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut data))
+        .await
+        .unwrap()
+        .unwrap();
     data
 }
 
@@ -237,7 +276,10 @@ async fn the_head_of_an_upgrade_is_dockers() {
     }
     let stage = Stage::with(false, false, true);
     let (_socket, head) = stage.attach("", b"").await;
-    assert!(head.contains("Content-Type: application/vnd.docker.raw-stream\r\n"), "{head}");
+    assert!(
+        head.contains("Content-Type: application/vnd.docker.raw-stream\r\n"),
+        "{head}"
+    );
 }
 
 /// `docker run` without -i closes its side before it starts the container.
@@ -250,7 +292,10 @@ async fn without_stdin_the_end_of_input_means_nothing() {
     stage.say(Out::Stdout("out".into()));
     stage.say(Out::Stderr("err".into()));
     stage.exit();
-    assert_eq!(rest(socket).await, b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x03err");
+    assert_eq!(
+        rest(socket).await,
+        b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x03err"
+    );
     assert_eq!(stage.next().await, Seen::Gone);
 }
 
@@ -324,11 +369,16 @@ async fn unread_input_does_not_reset_the_connection() {
     stage.say(Out::Stdout("done".into()));
     stage.exit();
     let mut data = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut data)).await.unwrap();
+    let read = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut data))
+        .await
+        .unwrap();
     read.unwrap();
     assert_eq!(data, b"\x01\0\0\0\0\0\0\x04done");
     drop(reader);
-    tokio::time::timeout(PATIENCE, flood).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, flood)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -339,7 +389,10 @@ async fn without_an_upgrade_the_reply_is_plain_and_ends_with_the_connection() {
                    Content-Length: 0\r\n\r\n";
     socket.write_all(request.as_bytes()).await.unwrap();
     let head = head(&mut socket).await;
-    assert!(head.contains(" 200 OK\r\n") && !head.contains("Transfer-Encoding"), "{head}");
+    assert!(
+        head.contains(" 200 OK\r\n") && !head.contains("Transfer-Encoding"),
+        "{head}"
+    );
     stage.say(Out::Stdout("raw".into()));
     stage.exit();
     assert_eq!(rest(socket).await, b"\x01\0\0\0\0\0\0\x03raw");

@@ -32,7 +32,12 @@ impl Door {
         let serving = tokio::spawn(serve(listener, config, async {
             let _ = stopped.await;
         }));
-        Self { _dir: dir, path, stop: Some(stop), serving }
+        Self {
+            _dir: dir,
+            path,
+            stop: Some(stop),
+            serving,
+        }
     }
 
     async fn connect(&self) -> UnixStream {
@@ -45,19 +50,31 @@ impl Door {
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         let read = socket.read_to_string(&mut text);
-        tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .unwrap()
+            .unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let mut lines = head.lines();
         Reply {
-            status: lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap(),
+            status: lines
+                .next()
+                .unwrap()
+                .split(' ')
+                .nth(1)
+                .unwrap()
+                .parse()
+                .unwrap(),
             head: lines.map(str::to_owned).collect(),
             body: body.to_owned(),
         }
     }
 
     async fn request(&self, method: &str, path: &str) -> Reply {
-        self.exchange(&format!("{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"))
-            .await
+        self.exchange(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
+        ))
+        .await
     }
 
     async fn post(&self, path: &str, content_type: &str, body: &str) -> Reply {
@@ -79,11 +96,17 @@ struct Reply {
 
 impl Reply {
     fn header(&self, name: &str) -> Option<&str> {
-        self.head.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head
+            .iter()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     fn message(&self) -> String {
-        assert_eq!(self.header("Content-Type"), Some("application/json"), "{self:?}");
+        assert_eq!(
+            self.header("Content-Type"),
+            Some("application/json"),
+            "{self:?}"
+        );
         let value: serde_json::Value = serde_json::from_str(&self.body).unwrap();
         value["message"].as_str().unwrap().to_owned()
     }
@@ -143,16 +166,36 @@ async fn refusals_are_dockerds() {
              to connect this node to swarm and try again.",
         ),
         ("GET", "/containers/json?filters=x", 400, "invalid filter"),
-        ("GET", "/containers/json?filters={%22nosuch%22:[%22x%22]}", 400, "invalid filter 'nosuch'"),
+        (
+            "GET",
+            "/containers/json?filters={%22nosuch%22:[%22x%22]}",
+            400,
+            "invalid filter 'nosuch'",
+        ),
         (
             "GET",
             "/containers/x/logs",
             400,
             "Bad parameters: you must choose at least one stream",
         ),
-        ("POST", "/containers/x/wait?condition=never", 400, "invalid condition: \"never\""),
-        ("POST", "/containers/x/stop?t=soon", 400, "strconv.Atoi: parsing \"soon\": invalid syntax"),
-        ("POST", "/containers/x/rename", 400, "Neither old nor new names may be empty"),
+        (
+            "POST",
+            "/containers/x/wait?condition=never",
+            400,
+            "invalid condition: \"never\"",
+        ),
+        (
+            "POST",
+            "/containers/x/stop?t=soon",
+            400,
+            "strconv.Atoi: parsing \"soon\": invalid syntax",
+        ),
+        (
+            "POST",
+            "/containers/x/rename",
+            400,
+            "Neither old nor new names may be empty",
+        ),
         ("HEAD", "/containers/x/archive", 400, ""),
     ] {
         let reply = door.request(method, path).await;
@@ -172,7 +215,13 @@ async fn bodies_are_checked_before_davitd_is_asked() {
     let empty = "config cannot be empty in order to create a container";
     for (path, content_type, body, status, message) in [
         (create, json, "", 400, empty),
-        (create, json, "  ", 400, "invalid JSON: got EOF while reading request body"),
+        (
+            create,
+            json,
+            "  ",
+            400,
+            "invalid JSON: got EOF while reading request body",
+        ),
         (create, json, "{", 400, "invalid JSON: unexpected EOF"),
         (create, json, "{}", 400, empty),
         (
@@ -190,7 +239,13 @@ async fn bodies_are_checked_before_davitd_is_asked() {
             "invalid JSON: json: cannot unmarshal string into Go struct field \
              ContainerConfigWrapper.HostConfig.Memory of type int64",
         ),
-        ("/containers/x/exec", json, r#"{"Cmd":[]}"#, 400, "No exec command specified"),
+        (
+            "/containers/x/exec",
+            json,
+            r#"{"Cmd":[]}"#,
+            400,
+            "No exec command specified",
+        ),
         (
             "/containers/create?name=a%20b",
             json,
@@ -200,7 +255,11 @@ async fn bodies_are_checked_before_davitd_is_asked() {
         ),
     ] {
         let reply = door.post(path, content_type, body).await;
-        assert_eq!((reply.status, reply.message().as_str()), (status, message), "{path} {body}");
+        assert_eq!(
+            (reply.status, reply.message().as_str()),
+            (status, message),
+            "{path} {body}"
+        );
     }
     let large = format!(r#"{{"Image":"{}"}}"#, "x".repeat(5 << 20));
     let reply = door.post(create, json, &large).await;
@@ -217,8 +276,13 @@ async fn without_davitd_calls_are_unavailable_and_fixed_answers_work() {
     let networks: serde_json::Value = serde_json::from_str(&networks.body).unwrap();
     assert_eq!(networks[0]["Name"], "host");
     let prune = door.request("POST", "/build/prune").await;
-    assert_eq!(prune.body.trim(), r#"{"CachesDeleted":[],"SpaceReclaimed":0}"#);
-    let filtered = door.request("GET", "/networks?filters={%22name%22:{%22none%22:true}}").await;
+    assert_eq!(
+        prune.body.trim(),
+        r#"{"CachesDeleted":[],"SpaceReclaimed":0}"#
+    );
+    let filtered = door
+        .request("GET", "/networks?filters={%22name%22:{%22none%22:true}}")
+        .await;
     let filtered: serde_json::Value = serde_json::from_str(&filtered.body).unwrap();
     assert_eq!(filtered.as_array().unwrap().len(), 1);
 }
@@ -226,15 +290,22 @@ async fn without_davitd_calls_are_unavailable_and_fixed_answers_work() {
 #[tokio::test]
 async fn an_empty_host_and_half_closed_clients_are_served() {
     let door = Door::open();
-    let reply =
-        door.exchange("GET /_ping HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n").await;
+    let reply = door
+        .exchange("GET /_ping HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n")
+        .await;
     assert_eq!(reply.status, 200);
     let mut socket = door.connect().await;
-    socket.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+    socket
+        .write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
+        .await
+        .unwrap();
     socket.shutdown().await.unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nOK"), "{text}");
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nOK"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -243,12 +314,18 @@ async fn slow_clients_hold_up_nobody() {
     let mut slow = Vec::new();
     for _ in 0..200 {
         let mut socket = door.connect().await;
-        socket.write_all(b"POST /containers/create HTTP/1.1\r\nHost").await.unwrap();
+        socket
+            .write_all(b"POST /containers/create HTTP/1.1\r\nHost")
+            .await
+            .unwrap();
         slow.push(socket);
     }
     assert_eq!(door.request("GET", "/_ping").await.status, 200);
     let mut socket = door.connect().await;
-    socket.write_all(b"\x00\xff\x16garbage\r\n\r\n").await.unwrap();
+    socket
+        .write_all(b"\x00\xff\x16garbage\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");

@@ -88,7 +88,12 @@ impl fmt::Debug for Collector {
 }
 
 impl Collector {
-    pub(crate) fn new(store: Store, leases: Leases, content: Content, snapshots: Vec<Snapshots>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        leases: Leases,
+        content: Content,
+        snapshots: Vec<Snapshots>,
+    ) -> Self {
         Self(Arc::new(Inner {
             store,
             leases,
@@ -110,7 +115,10 @@ impl Collector {
         }
         let serves = self.0.asked.load(Ordering::Acquire);
         let collected = self.collect().await?;
-        *last = Last { serves, collected: collected.clone() };
+        *last = Last {
+            serves,
+            collected: collected.clone(),
+        };
         Ok(collected)
     }
 
@@ -124,7 +132,10 @@ impl Collector {
     pub(crate) async fn run_forever(self) {
         loop {
             if let Err(error) = self.run().await {
-                tracing::warn!(error = error.chain(), "collecting garbage; trying again with the next");
+                tracing::warn!(
+                    error = error.chain(),
+                    "collecting garbage; trying again with the next"
+                );
             }
             // Either it is time or there is garbage.
             let _ = tokio::time::timeout(AT_LEAST, self.0.leases.wait_for_garbage()).await;
@@ -202,7 +213,10 @@ impl Collector {
             let snapshots = snapshots.clone();
             let removed = blocking(move || snapshots.sweep_orphans()).await?;
             if !removed.is_empty() {
-                tracing::info!(directories = removed.len(), "removed snapshots that no record knows");
+                tracing::info!(
+                    directories = removed.len(),
+                    "removed snapshots that no record knows"
+                );
             }
         }
         if count > 0 {
@@ -231,8 +245,14 @@ struct Deleted {
 impl<'a> Run<'a> {
     fn begin(inner: &'a Inner) -> Self {
         let (held, live) = inner.leases.holds().begin();
-        let held = held.into_iter().map(|(namespace, resource)| Node::of(&namespace, &resource)).collect();
-        Self { inner, began_with: Some((held, live)) }
+        let held = held
+            .into_iter()
+            .map(|(namespace, resource)| Node::of(&namespace, &resource))
+            .collect();
+        Self {
+            inner,
+            began_with: Some((held, live)),
+        }
     }
 
     fn began_with(&mut self) -> Held {
@@ -252,7 +272,10 @@ impl<'a> Run<'a> {
                 if !graph.is_marked(node)
                     && let Some(dir) = delete(tx, node)?
                 {
-                    deleted.push(Deleted { node: node.clone(), dir });
+                    deleted.push(Deleted {
+                        node: node.clone(),
+                        dir,
+                    });
                 }
             }
             Ok(deleted)
@@ -286,7 +309,9 @@ fn delete(tx: &Tx<'_>, node: &Node) -> Result<Option<u64>> {
             // Its client may have given it more time since it was read.
             let now = Timestamp::now();
             match tx.get::<LeaseTable>((namespace, id))? {
-                Some(record) if graph::is_over(&record, now) => tx.delete::<LeaseTable>((namespace, id))?,
+                Some(record) if graph::is_over(&record, now) => {
+                    tx.delete::<LeaseTable>((namespace, id))?
+                }
                 _ => false,
             }
         }
@@ -298,7 +323,9 @@ fn delete(tx: &Tx<'_>, node: &Node) -> Result<Option<u64>> {
 
 /// Deletes an image name that has expired, unless its label was changed.
 fn expire_image(tx: &Tx<'_>, namespace: &str, name: &str) -> Result<bool> {
-    let Some(record) = tx.get::<Images>((namespace, name))? else { return Ok(false) };
+    let Some(record) = tx.get::<Images>((namespace, name))? else {
+        return Ok(false);
+    };
     if !graph::is_past(record.labels.get(labels::GC_EXPIRE), Timestamp::now()) {
         return Ok(false);
     }

@@ -48,7 +48,9 @@ impl Resource {
     fn to_record(&self) -> LeaseResource {
         let (kind, id) = match self {
             Self::Blob(digest) => ("content".to_owned(), digest.to_string()),
-            Self::Snapshot { snapshotter, key } => (format!("snapshots/{snapshotter}"), key.clone()),
+            Self::Snapshot { snapshotter, key } => {
+                (format!("snapshots/{snapshotter}"), key.clone())
+            }
             Self::Ingest(reference) => ("ingests".to_owned(), reference.clone()),
             Self::Image(name) => ("images".to_owned(), name.clone()),
         };
@@ -87,7 +89,11 @@ pub struct LeaseInfo {
 impl From<LeaseRecord> for LeaseInfo {
     fn from(record: LeaseRecord) -> Self {
         Self {
-            resources: record.resources.iter().filter_map(Resource::of_record).collect(),
+            resources: record
+                .resources
+                .iter()
+                .filter_map(Resource::of_record)
+                .collect(),
             id: record.id,
             labels: record.labels,
             created_at: record.created_at,
@@ -147,7 +153,11 @@ impl fmt::Debug for Leases {
 
 impl Leases {
     pub(crate) fn new(store: Store) -> Self {
-        Self(Arc::new(Inner { store, holds: Mutex::default(), garbage: Notify::new() }))
+        Self(Arc::new(Inner {
+            store,
+            holds: Mutex::default(),
+            garbage: Notify::new(),
+        }))
     }
 
     /// Opens an operation that lives in memory only: for work that ends with
@@ -159,10 +169,16 @@ impl Leases {
     /// Opens an operation that is recorded too, so that what it brought in
     /// outlives a crash or a broken connection for `ttl` and need not be
     /// brought in again: for pulls and imports. `what` goes into its label.
-    pub fn recorded_operation(&self, namespace: &str, what: &str, ttl: Duration) -> Result<Operation> {
+    pub fn recorded_operation(
+        &self,
+        namespace: &str,
+        what: &str,
+        ttl: Duration,
+    ) -> Result<Operation> {
         let id = format!("davit-{}", uuid::Uuid::new_v4().simple());
         let labels = BTreeMap::from([(OPERATION_LABEL.to_owned(), what.to_owned())]);
-        let ttl = jiff::SignedDuration::try_from(ttl).unwrap_or(jiff::SignedDuration::from_hours(24));
+        let ttl =
+            jiff::SignedDuration::try_from(ttl).unwrap_or(jiff::SignedDuration::from_hours(24));
         let expires = Timestamp::now().checked_add(ttl).ok();
         self.create(namespace, &id, labels, expires)?;
         Ok(self.open(namespace, Some(LeaseRef { id, own: true })))
@@ -172,12 +188,20 @@ impl Leases {
     /// of a client. `NotFound` when there is none.
     pub fn operation_in(&self, namespace: &str, id: &str) -> Result<Operation> {
         self.get(namespace, id)?;
-        Ok(self.open(namespace, Some(LeaseRef { id: id.to_owned(), own: false })))
+        Ok(self.open(
+            namespace,
+            Some(LeaseRef {
+                id: id.to_owned(),
+                own: false,
+            }),
+        ))
     }
 
     fn open(&self, namespace: &str, lease: Option<LeaseRef>) -> Operation {
         if let Some(lease) = lease.as_ref().filter(|lease| lease.own) {
-            self.holds().leases.insert((namespace.to_owned(), lease.id.clone()));
+            self.holds()
+                .leases
+                .insert((namespace.to_owned(), lease.id.clone()));
         }
         Operation(Arc::new(Held {
             leases: self.clone(),
@@ -202,14 +226,18 @@ impl Leases {
             expires_at,
             resources: Vec::new(),
         };
-        self.0.store.transaction(|tx| tx.insert::<table::Leases>((namespace, id), &record))?;
+        self.0
+            .store
+            .transaction(|tx| tx.insert::<table::Leases>((namespace, id), &record))?;
         Ok(record.into())
     }
 
     /// A recorded lease. `NotFound` when there is none.
     pub fn get(&self, namespace: &str, id: &str) -> Result<LeaseInfo> {
         let found = self.0.store.get::<table::Leases>((namespace, id))?;
-        found.map(LeaseInfo::from).ok_or_else(|| missing(namespace, id))
+        found
+            .map(LeaseInfo::from)
+            .ok_or_else(|| missing(namespace, id))
     }
 
     /// All leases of a namespace, in order of their ids.
@@ -221,7 +249,11 @@ impl Leases {
     /// Ends a lease; garbage collection follows soon. `NotFound` when there is
     /// none.
     pub fn delete(&self, namespace: &str, id: &str) -> Result<()> {
-        if !self.0.store.transaction(|tx| tx.delete::<table::Leases>((namespace, id)))? {
+        if !self
+            .0
+            .store
+            .transaction(|tx| tx.delete::<table::Leases>((namespace, id)))?
+        {
             return Err(missing(namespace, id));
         }
         self.garbage();
@@ -230,12 +262,16 @@ impl Leases {
 
     /// Lists `resource` in a lease. `NotFound` when there is no such lease.
     pub fn add(&self, namespace: &str, id: &str, resource: &Resource) -> Result<()> {
-        self.0.store.transaction(|tx| add_in(tx, namespace, id, resource))
+        self.0
+            .store
+            .transaction(|tx| add_in(tx, namespace, id, resource))
     }
 
     /// Takes `resource` off a lease; one that it does not list is no error.
     pub fn drop_resource(&self, namespace: &str, id: &str, resource: &Resource) -> Result<()> {
-        self.0.store.transaction(|tx| drop_in(tx, namespace, id, resource))?;
+        self.0
+            .store
+            .transaction(|tx| drop_in(tx, namespace, id, resource))?;
         self.garbage();
         Ok(())
     }
@@ -256,7 +292,9 @@ impl Leases {
 }
 
 fn missing(namespace: &str, id: &str) -> Error {
-    Error::not_found(format!("lease {id:?} does not exist in namespace {namespace:?}"))
+    Error::not_found(format!(
+        "lease {id:?} does not exist in namespace {namespace:?}"
+    ))
 }
 
 fn add_in(tx: &Tx<'_>, namespace: &str, id: &str, resource: &Resource) -> Result<()> {
@@ -307,7 +345,11 @@ impl Operation {
     /// Keeps `resource` alive from now on. Hold first, then look whether it
     /// exists, then refer to it.
     pub fn hold(&self, resource: Resource) {
-        let mut mine = self.0.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mine = self
+            .0
+            .resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if !mine.insert(resource.clone()) {
             return;
         }
@@ -322,9 +364,16 @@ impl Operation {
     /// Stops keeping `resource` alive before the operation ends: it was
     /// removed.
     pub fn release(&self, resource: &Resource) {
-        let mut mine = self.0.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mine = self
+            .0
+            .resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if mine.remove(resource) {
-            self.0.leases.holds().let_go(&self.0.namespace, resource.clone());
+            self.0
+                .leases
+                .holds()
+                .let_go(&self.0.namespace, resource.clone());
         }
     }
 
@@ -366,7 +415,12 @@ impl Operation {
             return Ok(());
         };
         let key = (self.0.namespace.as_str(), lease.id.as_str());
-        self.0.leases.0.store.transaction(|tx| tx.delete::<table::Leases>(key)).map(drop)
+        self.0
+            .leases
+            .0
+            .store
+            .transaction(|tx| tx.delete::<table::Leases>(key))
+            .map(drop)
     }
 }
 
@@ -385,12 +439,17 @@ impl Holds {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut holds = self.leases.holds();
-        let mine = self.resources.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mine = self
+            .resources
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         for resource in mine.drain() {
             holds.let_go(&self.namespace, resource);
         }
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.own) {
-            holds.leases.remove(&(self.namespace.clone(), lease.id.clone()));
+            holds
+                .leases
+                .remove(&(self.namespace.clone(), lease.id.clone()));
         }
     }
 }
@@ -398,6 +457,8 @@ impl Drop for Held {
 impl fmt::Debug for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Operation");
-        text.field("namespace", &self.0.namespace).field("lease", &self.lease()).finish()
+        text.field("namespace", &self.0.namespace)
+            .field("lease", &self.lease())
+            .finish()
     }
 }

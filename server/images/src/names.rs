@@ -44,12 +44,17 @@ impl Names {
     pub(crate) fn at(root: &Path, store: Store) -> Result<Self> {
         let dir = root.join("images");
         make_dir(&dir)?;
-        Ok(Self { path: dir.join("names.json"), store })
+        Ok(Self {
+            path: dir.join("names.json"),
+            store,
+        })
     }
 
     /// What the file says; nothing when there is none or it makes no sense.
     pub(crate) fn read(&self) -> Vec<Name> {
-        let Ok(text) = fs::read(&self.path) else { return Vec::new() };
+        let Ok(text) = fs::read(&self.path) else {
+            return Vec::new();
+        };
         match serde_json::from_slice::<Document>(&text) {
             Ok(document) => document.names,
             Err(error) => {
@@ -64,7 +69,10 @@ impl Names {
         let found = self.store.scan::<Images>(())?;
         Ok(found
             .into_iter()
-            .map(|((namespace, name), record)| Name { namespace, record: ImageRecord { name, ..record } })
+            .map(|((namespace, name), record)| Name {
+                namespace,
+                record: ImageRecord { name, ..record },
+            })
             .collect())
     }
 
@@ -75,10 +83,13 @@ impl Names {
             return Ok(());
         }
         let fail = |error: io::Error| Error::io(format!("writing {}", self.path.display()), error);
-        let text = serde_json::to_vec_pretty(&Document { names }).map_err(|error| fail(error.into()))?;
+        let text =
+            serde_json::to_vec_pretty(&Document { names }).map_err(|error| fail(error.into()))?;
         let aside = self.path.with_extension("new");
         let mut file = File::create(&aside).map_err(fail)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .map_err(fail)?;
         fs::rename(&aside, &self.path).map_err(fail)
     }
 
@@ -94,7 +105,10 @@ impl Names {
         loop {
             let this = self.clone();
             if let Err(error) = blocking(move || this.write()).await {
-                tracing::warn!(error = error.chain(), "copying the image names; trying again with the next change");
+                tracing::warn!(
+                    error = error.chain(),
+                    "copying the image names; trying again with the next change"
+                );
             }
             loop {
                 match events.next().await {

@@ -148,7 +148,10 @@ impl Images {
                     && let Err(error) = op.discard()
                 {
                     // It expires; why the pull failed is what the caller has to hear.
-                    tracing::warn!(error = error.chain(), "letting go of what a failed pull brought in");
+                    tracing::warn!(
+                        error = error.chain(),
+                        "letting go of what a failed pull brought in"
+                    );
                 }
                 Err(error)
             }

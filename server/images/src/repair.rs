@@ -32,7 +32,9 @@ impl Images {
         let mut rebuilt = Rebuilt::default();
         for name in self.0.names.read() {
             let (namespace, record) = (name.namespace, name.record);
-            let Ok(target) = Digest::parse(&record.target.digest) else { continue };
+            let Ok(target) = Digest::parse(&record.target.digest) else {
+                continue;
+            };
             if self.0.content.files().size(&target)?.is_none() {
                 rebuilt.lost.push((namespace, record.name));
                 continue;
@@ -61,7 +63,13 @@ impl Images {
         let mut seen = HashSet::new();
         let mut todo = vec![(top.clone(), Labels::new())];
         while let Some((digest, mut labels)) = todo.pop() {
-            let Some(size) = self.0.content.files().size(&digest)?.filter(|_| seen.insert(digest.clone())) else {
+            let Some(size) = self
+                .0
+                .content
+                .files()
+                .size(&digest)?
+                .filter(|_| seen.insert(digest.clone()))
+            else {
                 continue;
             };
             let document = self.small_document(&digest, size);
@@ -70,10 +78,19 @@ impl Images {
             if let Some(config) = diff_ids(&document)
                 && let Some(chain) = chain_ids(&config).last()
             {
-                labels.extend([snapshot_label(self.0.config.snapshotter.as_str(), chain.as_str())]);
+                labels.extend([snapshot_label(
+                    self.0.config.snapshotter.as_str(),
+                    chain.as_str(),
+                )]);
             }
             let now = Timestamp::now();
-            let record = BlobRecord { digest: digest.to_string(), size, labels, created_at: now, updated_at: now };
+            let record = BlobRecord {
+                digest: digest.to_string(),
+                size,
+                labels,
+                created_at: now,
+                updated_at: now,
+            };
             let key = (namespace, &digest);
             added += self.0.store.transaction(|tx| {
                 if tx.contains::<Blobs>(key)? {
@@ -93,22 +110,35 @@ impl Images {
             return Vec::new();
         }
         let bytes = std::fs::read(self.0.content.files().blob(digest)).unwrap_or_default();
-        if bytes.first() == Some(&b'{') { bytes } else { Vec::new() }
+        if bytes.first() == Some(&b'{') {
+            bytes
+        } else {
+            Vec::new()
+        }
     }
 
     /// What a document refers to, layers with the digest of their tar.
     fn children(&self, document: &[u8], labels: &Labels) -> Vec<(Digest, Labels)> {
-        let config = labels.get(&format!("{GC_REF_CONTENT}.config")).and_then(|text| Digest::parse(text).ok());
+        let config = labels
+            .get(&format!("{GC_REF_CONTENT}.config"))
+            .and_then(|text| Digest::parse(text).ok());
         let config = config.and_then(|digest| {
             let size = self.0.content.files().size(&digest).ok()??;
             diff_ids(&self.small_document(&digest, size))
         });
         let mut found = Vec::new();
         for (key, value) in child_labels(document) {
-            let Ok(digest) = Digest::parse(&value) else { continue };
-            let layer = key.rsplit_once(".l.").and_then(|(_, n)| n.parse::<usize>().ok());
+            let Ok(digest) = Digest::parse(&value) else {
+                continue;
+            };
+            let layer = key
+                .rsplit_once(".l.")
+                .and_then(|(_, n)| n.parse::<usize>().ok());
             let diff_id = layer.zip(config.as_ref()).and_then(|(n, ids)| ids.get(n));
-            let labels = diff_id.map(|id| (UNCOMPRESSED.to_owned(), id.to_string())).into_iter().collect();
+            let labels = diff_id
+                .map(|id| (UNCOMPRESSED.to_owned(), id.to_string()))
+                .into_iter()
+                .collect();
             found.push((digest, labels));
         }
         found
@@ -139,16 +169,23 @@ impl Images {
         let mut problems = Vec::new();
         let mut by_digest: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
         for ((namespace, digest), record) in self.0.store.scan::<Blobs>(())? {
-            by_digest.entry(digest).or_default().push((namespace, record.size));
+            by_digest
+                .entry(digest)
+                .or_default()
+                .push((namespace, record.size));
         }
         for (text, owners) in &by_digest {
-            let Some(wrong) = self.wrong_with(text, owners[0].1)? else { continue };
+            let Some(wrong) = self.wrong_with(text, owners[0].1)? else {
+                continue;
+            };
             problems.push(format!("blob {text} {wrong}"));
             if !repair {
                 continue;
             }
             for (namespace, _) in owners {
-                self.0.store.transaction(|tx| tx.delete::<Blobs>((namespace, text)))?;
+                self.0
+                    .store
+                    .transaction(|tx| tx.delete::<Blobs>((namespace, text)))?;
             }
             if let Ok(digest) = Digest::parse(text) {
                 self.0.content.files().remove(&digest)?;
@@ -189,8 +226,9 @@ impl Images {
         }
         let mut hasher = Hasher::new(digest.algorithm());
         let path = self.0.content.files().blob(&digest);
-        let mut file = std::fs::File::open(&path)
-            .map_err(|error| davit_store::Error::io(format!("opening {}", path.display()), error))?;
+        let mut file = std::fs::File::open(&path).map_err(|error| {
+            davit_store::Error::io(format!("opening {}", path.display()), error)
+        })?;
         let mut block = vec![0; 1 << 20];
         loop {
             match std::io::Read::read(&mut file, &mut block) {
@@ -199,7 +237,8 @@ impl Images {
                 Err(error) => return Ok(Some(format!("can't be read: {error}"))),
             }
         }
-        Ok((hasher.finish() != digest).then(|| "does not have the bytes that its digest says".into()))
+        Ok((hasher.finish() != digest)
+            .then(|| "does not have the bytes that its digest says".into()))
     }
 
     fn check_names(&self, repair: bool) -> Result<Vec<String>> {
@@ -207,7 +246,9 @@ impl Images {
         for ((namespace, name), record) in self.0.store.scan::<ImageTable>(())? {
             let missing = self.missing_blobs(&namespace, &record.target.digest)?;
             for digest in missing {
-                problems.push(format!("image {name:?} of namespace {namespace:?} lacks {digest}: pull it again"));
+                problems.push(format!(
+                    "image {name:?} of namespace {namespace:?} lacks {digest}: pull it again"
+                ));
             }
         }
         let (recorded, copied) = (self.0.names.recorded()?, self.0.names.read());
@@ -272,7 +313,9 @@ fn diff_ids(document: &[u8]) -> Option<Vec<Digest>> {
     struct RootFs {
         diff_ids: Vec<Digest>,
     }
-    serde_json::from_slice::<Config>(document).ok().map(|config| config.rootfs.diff_ids)
+    serde_json::from_slice::<Config>(document)
+        .ok()
+        .map(|config| config.rootfs.diff_ids)
 }
 
 /// Marks what was rebuilt and has no owner any more, so that it is not taken

@@ -28,7 +28,9 @@ async fn collect(home: &Home) -> davit_images::gc::Collected {
 
 /// Bytes of all files below `dir`.
 fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
@@ -62,8 +64,12 @@ async fn a_lease_holds_until_it_is_deleted_or_over() {
     let home = Home::new().await;
     let leases = home.images.leases();
     leases.create(NS, "kept", BTreeMap::new(), None).unwrap();
-    let soon = Timestamp::now().checked_add(Duration::from_millis(300)).unwrap();
-    leases.create(NS, "short", BTreeMap::new(), Some(soon)).unwrap();
+    let soon = Timestamp::now()
+        .checked_add(Duration::from_millis(300))
+        .unwrap();
+    leases
+        .create(NS, "short", BTreeMap::new(), Some(soon))
+        .unwrap();
     let mut digests = Vec::new();
     for (number, lease) in ["kept", "short"].into_iter().enumerate() {
         let op = leases.operation_in(NS, lease).unwrap();
@@ -73,7 +79,10 @@ async fn a_lease_holds_until_it_is_deleted_or_over() {
     assert!(has(&home, &digests[0]));
     let end = std::time::Instant::now() + Duration::from_secs(20);
     while has(&home, &digests[1]) {
-        assert!(std::time::Instant::now() < end, "a lease that is over still holds");
+        assert!(
+            std::time::Instant::now() < end,
+            "a lease that is over still holds"
+        );
         collect(&home).await;
         tokio::task::yield_now().await;
     }
@@ -95,31 +104,58 @@ async fn a_blob_holds_what_its_labels_name() {
     let config = put(&home, &op, b"config", Labels::new()).await;
     let loose = put(&home, &op, b"loose", Labels::new()).await;
     let labels = Labels::from([
-        ("containerd.io/gc.ref.content.config".to_owned(), config.to_string()),
-        ("containerd.io/gc.ref.content.l.0".to_owned(), layer.to_string()),
+        (
+            "containerd.io/gc.ref.content.config".to_owned(),
+            config.to_string(),
+        ),
+        (
+            "containerd.io/gc.ref.content.l.0".to_owned(),
+            layer.to_string(),
+        ),
     ]);
     let manifest = put(&home, &op, b"manifest", labels).await;
-    leases.add(NS, "l", &Resource::Blob(manifest.clone())).unwrap();
+    leases
+        .add(NS, "l", &Resource::Blob(manifest.clone()))
+        .unwrap();
     drop(op);
     collect(&home).await;
-    assert!([&manifest, &config, &layer].into_iter().all(|digest| has(&home, digest)));
+    assert!(
+        [&manifest, &config, &layer]
+            .into_iter()
+            .all(|digest| has(&home, digest))
+    );
     assert!(!has(&home, &loose));
     leases.delete(NS, "l").unwrap();
     collect(&home).await;
-    assert!(![&manifest, &config, &layer].into_iter().any(|digest| has(&home, digest)));
+    assert!(
+        ![&manifest, &config, &layer]
+            .into_iter()
+            .any(|digest| has(&home, digest))
+    );
 }
 
 #[tokio::test]
 async fn a_snapshot_in_use_holds_its_parents() {
     let home = Home::new().await;
     let leases = home.images.leases();
-    leases.create(NS, "container", BTreeMap::new(), None).unwrap();
+    leases
+        .create(NS, "container", BTreeMap::new(), None)
+        .unwrap();
     let snapshots = home.images.snapshots("").unwrap().clone();
     let op = leases.operation(NS);
-    snapshots.prepare(&op, "making", "", Labels::new()).await.unwrap();
-    snapshots.commit(&op, "base", "making", Default::default()).await.unwrap();
+    snapshots
+        .prepare(&op, "making", "", Labels::new())
+        .await
+        .unwrap();
+    snapshots
+        .commit(&op, "base", "making", Default::default())
+        .await
+        .unwrap();
     let top = leases.operation_in(NS, "container").unwrap();
-    snapshots.prepare(&top, "top", "base", Labels::new()).await.unwrap();
+    snapshots
+        .prepare(&top, "top", "base", Labels::new())
+        .await
+        .unwrap();
     let dirs = snapshots.layer_paths(NS, "top").unwrap();
     drop((op, top));
     collect(&home).await;
@@ -139,7 +175,13 @@ async fn a_collection_never_takes_what_is_being_brought_in() {
             for round in 0..40 {
                 let op = home.images.leases().operation(NS);
                 // The same few blobs again and again: one's garbage is another's new blob.
-                let digest = put(&home, &op, &noise((writer + round) % 5 + 100, 5000), Labels::new()).await;
+                let digest = put(
+                    &home,
+                    &op,
+                    &noise((writer + round) % 5 + 100, 5000),
+                    Labels::new(),
+                )
+                .await;
                 tokio::task::yield_now().await;
                 let read = home.images.content().read(NS, &digest, 10_000).await;
                 assert_eq!(read.unwrap().len(), 5000);

@@ -47,7 +47,11 @@ impl Headroom {
             .write(true)
             .open(&path)
             .map_err(|e| Error::io(format!("opening {path:?}"), e))?;
-        Ok(Self { file, path, state: Mutex::default() })
+        Ok(Self {
+            file,
+            path,
+            state: Mutex::default(),
+        })
     }
 
     /// Sets more aside when it is time; [`Kind::ResourceExhausted`] when the disk is full and too little is left.
@@ -136,7 +140,12 @@ mod tests {
         assert_eq!(metadata.len(), 10_000);
         assert!(metadata.blocks() * 512 >= AHEAD);
         // A file that was cut gets its space back.
-        File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(100)
+            .unwrap();
         headroom.secure().unwrap();
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(metadata.len(), 100);

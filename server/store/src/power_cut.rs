@@ -44,10 +44,19 @@ impl Random {
 
 /// What operation `n` does; the same each time it is asked for.
 enum Operation {
-    Put { id: String, record: Box<ContainerRecord> },
-    Remove { id: String },
-    Intend { id: String },
-    Fulfil { id: String },
+    Put {
+        id: String,
+        record: Box<ContainerRecord>,
+    },
+    Remove {
+        id: String,
+    },
+    Intend {
+        id: String,
+    },
+    Fulfil {
+        id: String,
+    },
 }
 
 fn operation(n: u64) -> Operation {
@@ -66,7 +75,10 @@ fn operation(n: u64) -> Operation {
             };
             let noise = (0..length).map(|_| char::from(b'a' + random.below(26) as u8));
             record.labels.insert("noise".to_owned(), noise.collect());
-            Operation::Put { id, record: Box::new(record) }
+            Operation::Put {
+                id,
+                record: Box::new(record),
+            }
         }
     }
 }

@@ -35,25 +35,34 @@ impl GracePeriod {
         let directory = match (cgroup.v1.first(), &cgroup.v2) {
             (Some(member), _) => &member.directory,
             (None, Some(directory)) => directory,
-            (None, None) => return Err(super::Error::open(Path::new("/proc/self/cgroup"), rustix::io::Errno::NOENT.into())),
+            (None, None) => {
+                return Err(super::Error::open(
+                    Path::new("/proc/self/cgroup"),
+                    rustix::io::Errno::NOENT.into(),
+                ));
+            }
         };
         let procs = directory.join("cgroup.procs");
-        let child = clone::spawn(&CloneArgs::default(), |_| Ok(()), || {
-            // Streams of the container among them, which must not look open when they are not.
-            if child::close_all_but(&[]).is_err() {
-                return 1;
-            }
-            let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(&procs) else {
-                return 1;
-            };
-            for _ in 0..TIMES {
-                if file.write_all(b"0").is_err() {
+        let child = clone::spawn(
+            &CloneArgs::default(),
+            |_| Ok(()),
+            || {
+                // Streams of the container among them, which must not look open when they are not.
+                if child::close_all_but(&[]).is_err() {
                     return 1;
                 }
-                std::thread::sleep(AGAIN);
-            }
-            0
-        });
+                let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(&procs) else {
+                    return 1;
+                };
+                for _ in 0..TIMES {
+                    if file.write_all(b"0").is_err() {
+                        return 1;
+                    }
+                    std::thread::sleep(AGAIN);
+                }
+                0
+            },
+        );
         child
             .map(GracePeriod)
             .map_err(|error| super::Error::open(directory, error))

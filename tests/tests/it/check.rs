@@ -6,8 +6,16 @@ use davit_tests::{Daemon, ImageSpec, Output, Registry, binary, command, eventual
 
 fn check(daemon: &Daemon, flags: &[&str]) -> Output {
     let mut command = command(binary("davitd"));
-    command.arg("--config").arg(daemon.dir().join("config.toml")).arg("--root").arg(daemon.root());
-    command.arg("--state").arg(daemon.state()).arg("check").args(flags);
+    command
+        .arg("--config")
+        .arg(daemon.dir().join("config.toml"))
+        .arg("--root")
+        .arg(daemon.root());
+    command
+        .arg("--state")
+        .arg(daemon.state())
+        .arg("check")
+        .args(flags);
     run(&mut command, None)
 }
 
@@ -20,7 +28,11 @@ fn a_sound_root_has_no_problems() {
     daemon.stop();
     let output = check(&daemon, &[]);
     assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
-    assert!(output.stdout.contains("no problems found"), "{}", output.stdout);
+    assert!(
+        output.stdout.contains("no problems found"),
+        "{}",
+        output.stdout
+    );
 }
 
 #[test]
@@ -28,7 +40,11 @@ fn a_running_daemon_is_left_alone() {
     let daemon = Daemon::start();
     let output = check(&daemon, &[]);
     assert_eq!(output.code, 1);
-    assert!(output.stderr.contains(&daemon.pid().to_string()), "{}", output.stderr);
+    assert!(
+        output.stderr.contains(&daemon.pid().to_string()),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
@@ -51,7 +67,10 @@ fn a_missing_blob_is_found_and_mended() {
     check(&daemon, &["--repair"]).ok();
     daemon.start_again();
     daemon.davit(&["pull", "-q", &image]).ok();
-    assert_eq!(daemon.davit(&["run", "--rm", &image, "echo", "ok"]).ok(), "ok");
+    assert_eq!(
+        daemon.davit(&["run", "--rm", &image, "echo", "ok"]).ok(),
+        "ok"
+    );
 }
 
 #[test]
@@ -59,18 +78,35 @@ fn a_store_full_of_rubbish_is_rebuilt_from_the_disk() {
     let registry = Registry::start();
     let mut daemon = Daemon::start();
     let image = daemon.pull_busybox(&registry, "busybox:1", &ImageSpec::default());
-    daemon.davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"]).ok();
+    daemon
+        .davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"])
+        .ok();
     let pid = daemon.davit(&["inspect", "-f", "{{.State.Pid}}", "c"]).ok();
     // Names are copied beside the store a moment after a change.
     let names = daemon.root().join("images/names.json");
-    eventually("the copy of the names", || fs::read_to_string(&names).is_ok_and(|text| text.contains("busybox")));
+    eventually("the copy of the names", || {
+        fs::read_to_string(&names).is_ok_and(|text| text.contains("busybox"))
+    });
     daemon.kill9();
     daemon.damage_store();
     daemon.start_again();
-    assert!(daemon.log().contains("STORE WAS DAMAGED"), "{}", daemon.log());
+    assert!(
+        daemon.log().contains("STORE WAS DAMAGED"),
+        "{}",
+        daemon.log()
+    );
     // The image is there without a pull, and so is what runs.
-    assert_eq!(daemon.davit(&["run", "--rm", "--pull", "never", &image, "echo", "ok"]).ok(), "ok");
+    assert_eq!(
+        daemon
+            .davit(&["run", "--rm", "--pull", "never", &image, "echo", "ok"])
+            .ok(),
+        "ok"
+    );
     eventually("the container to be found", || {
-        daemon.davit(&["inspect", "-f", "{{.State.Pid}}", "c"]).stdout.trim() == pid
+        daemon
+            .davit(&["inspect", "-f", "{{.State.Pid}}", "c"])
+            .stdout
+            .trim()
+            == pid
     });
 }

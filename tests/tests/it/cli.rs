@@ -12,9 +12,16 @@ fn completion_scripts_are_printed() {
 
 #[test]
 fn unknown_flags_and_commands_are_refused() {
-    let output = run(command(binary("davit")).args(["run", "--no-such-flag", "x"]), None);
+    let output = run(
+        command(binary("davit")).args(["run", "--no-such-flag", "x"]),
+        None,
+    );
     assert_eq!(output.code, 2);
-    assert!(output.stderr.contains("--no-such-flag"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("--no-such-flag"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
@@ -22,7 +29,9 @@ fn prune_tells_before_it_does() {
     let registry = Registry::start();
     let daemon = Daemon::start();
     let image = daemon.pull_busybox(&registry, "busybox:1", &ImageSpec::default());
-    daemon.davit(&["create", "--name", "c", &image, "true"]).ok();
+    daemon
+        .davit(&["create", "--name", "c", &image, "true"])
+        .ok();
     let told = daemon.davit(&["system", "prune", "-a", "--dry-run"]).ok();
     assert!(told.contains("Would delete Containers:"), "{told}");
     assert!(!daemon.davit(&["ps", "-aq"]).ok().is_empty());
@@ -30,7 +39,10 @@ fn prune_tells_before_it_does() {
     assert_eq!(daemon.davit(&["ps", "-aq"]).ok(), "");
     assert_eq!(daemon.davit(&["images", "-q"]).ok(), "");
     let usage = daemon.davit(&["system", "df"]).ok();
-    assert!(usage.contains("Images") && usage.contains("Containers"), "{usage}");
+    assert!(
+        usage.contains("Images") && usage.contains("Containers"),
+        "{usage}"
+    );
     daemon.davit(&["debug"]).ok();
 }
 
@@ -39,7 +51,9 @@ fn failures_of_one_do_not_stop_the_others() {
     let registry = Registry::start();
     let daemon = Daemon::start();
     let image = daemon.pull_busybox(&registry, "busybox:1", &ImageSpec::default());
-    daemon.davit(&["create", "--name", "c", &image, "true"]).ok();
+    daemon
+        .davit(&["create", "--name", "c", &image, "true"])
+        .ok();
     let output = daemon.davit(&["rm", "nobody", "c"]);
     assert_eq!(output.code, 1);
     assert_eq!(output.stdout, "c\n");
@@ -66,10 +80,17 @@ fn errors_say_what_failed_once() {
     let registry = Registry::start();
     let daemon = Daemon::start();
     let image = daemon.pull_busybox(&registry, "busybox:1", &ImageSpec::default());
-    daemon.davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"]).ok();
+    daemon
+        .davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"])
+        .ok();
     let output = daemon.davit(&["exec", "c", "nosuch"]);
     assert_eq!(output.code, 127);
-    assert_eq!(output.stderr.matches("OCI runtime exec failed").count(), 1, "{}", output.stderr);
+    assert_eq!(
+        output.stderr.matches("OCI runtime exec failed").count(),
+        1,
+        "{}",
+        output.stderr
+    );
     // A registry that is away is no daemon that is away.
     drop(registry);
     let output = daemon.davit(&["pull", &image.replace("busybox:1", "other:1")]);
@@ -83,7 +104,17 @@ fn ps_shows_the_command_as_docker_does() {
     let registry = Registry::start();
     let daemon = Daemon::start();
     let image = daemon.pull_busybox(&registry, "busybox:1", &ImageSpec::default());
-    daemon.davit(&["create", "--name", "c", &image, "sh", "-c", "echo a b; sleep 1"]).ok();
+    daemon
+        .davit(&[
+            "create",
+            "--name",
+            "c",
+            &image,
+            "sh",
+            "-c",
+            "echo a b; sleep 1",
+        ])
+        .ok();
     let format = ["ps", "-a", "--format", "{{.Command}}"];
     assert_eq!(daemon.davit(&format).ok(), "\"sh -c 'echo a b; sl…\"");
     assert_eq!(daemon.davit(&format).ok(), daemon.docker(&format).ok());

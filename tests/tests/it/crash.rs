@@ -25,7 +25,11 @@ fn failpoints() -> BTreeSet<String> {
     for dir in ["server", "shim"] {
         collect(&workspace_root().join(dir), &mut names);
     }
-    assert!(names.len() > 20, "only {} failpoints were found", names.len());
+    assert!(
+        names.len() > 20,
+        "only {} failpoints were found",
+        names.len()
+    );
     names
 }
 
@@ -37,7 +41,11 @@ fn collect(dir: &Path, names: &mut BTreeSet<String>) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("UTF-8");
             for part in text.split("fail_point!(").skip(1) {
-                if let Some(name) = part.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) {
+                if let Some(name) = part
+                    .trim_start()
+                    .strip_prefix('"')
+                    .and_then(|rest| rest.split('"').next())
+                {
                     names.insert(name.to_owned());
                 }
             }
@@ -66,9 +74,27 @@ fn live(daemon: &Daemon, registry: &Registry, image: &str) {
         &["network", "create", "n"],
         &["run", "--rm", "--network", "n", "-p", "9", image, "true"],
         &["network", "rm", "n"],
-        &["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory"],
+        &[
+            "volume",
+            "create",
+            "-o",
+            "type=tmpfs",
+            "-o",
+            "device=tmpfs",
+            "memory",
+        ],
         &["volume", "create", "-d", "remote", daemon.marker()],
-        &["run", "--name", "v", "-v", "filled:/bin", "-v", "memory:/memory", image, "true"],
+        &[
+            "run",
+            "--name",
+            "v",
+            "-v",
+            "filled:/bin",
+            "-v",
+            "memory:/memory",
+            image,
+            "true",
+        ],
         &["rm", "-f", "v"],
         &["volume", "rm", "filled", "memory", daemon.marker()],
         &["rmi", "-f", image],
@@ -87,14 +113,25 @@ fn live(daemon: &Daemon, registry: &Registry, image: &str) {
 /// What must work afterwards, whatever died where.
 fn all_is_well(daemon: &Daemon, image: &str, failpoint: &str) {
     let context = |output: davit_tests::Output| {
-        assert_eq!(output.code, 0, "after {failpoint}: {}{}\n{}", output.stdout, output.stderr, daemon.log());
+        assert_eq!(
+            output.code,
+            0,
+            "after {failpoint}: {}{}\n{}",
+            output.stdout,
+            output.stderr,
+            daemon.log()
+        );
         output.stdout.trim_end().to_owned()
     };
     for id in context(daemon.davit(&["ps", "-aq", "--no-trunc"])).lines() {
         context(daemon.davit(&["rm", "-f", id]));
     }
     context(daemon.davit(&["pull", "-q", image]));
-    assert_eq!(context(daemon.davit(&["run", "--rm", image, "echo", "fine"])), "fine", "after {failpoint}");
+    assert_eq!(
+        context(daemon.davit(&["run", "--rm", image, "echo", "fine"])),
+        "fine",
+        "after {failpoint}"
+    );
     context(daemon.davit(&["rmi", "-f", image]));
     context(daemon.davit(&["volume", "prune", "-f", "--all"]));
     eventually(&format!("no intent to be open after {failpoint}"), || {
@@ -138,11 +175,16 @@ fn a_kill_at_any_step_leaves_nothing_behind() {
     let plugin = Plugin::start();
     let dir = tempfile::tempdir().unwrap();
     busybox_layout(dir.path(), &ImageSpec::default());
-    let image = registry.push_layout(&format!("{}:latest", dir.path().join("layout").display()), "busybox:1");
+    let image = registry.push_layout(
+        &format!("{}:latest", dir.path().join("layout").display()),
+        "busybox:1",
+    );
     // DAVIT_FAILPOINT=store.rebuild.after-move runs with one only.
     let only = std::env::var("DAVIT_FAILPOINT").unwrap_or_default();
-    let names: Vec<String> =
-        failpoints().into_iter().filter(|name| only.is_empty() || *name == only).collect();
+    let names: Vec<String> = failpoints()
+        .into_iter()
+        .filter(|name| only.is_empty() || *name == only)
+        .collect();
     let next = AtomicUsize::new(0);
     let silent = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -12,7 +12,14 @@ fn the_default_configuration_is_documented_and_loads() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     fs::write(&file, default).unwrap();
-    let dump = run(command(binary("davitd")).arg("--config").arg(&file).args(["config", "dump"]), None).ok();
+    let dump = run(
+        command(binary("davitd"))
+            .arg("--config")
+            .arg(&file)
+            .args(["config", "dump"]),
+        None,
+    )
+    .ok();
     assert!(dump.contains("/var/lib/davit"), "{dump}");
 }
 
@@ -23,7 +30,11 @@ fn unknown_keys_are_refused_by_name() {
     fs::write(&file, "[containers]\ndefault_runtme = \"runc\"\n").unwrap();
     let output = run(command(binary("davitd")).arg("--config").arg(&file), None);
     assert_eq!(output.code, 1);
-    assert!(output.stderr.contains("containers.default_runtme"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("containers.default_runtme"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
@@ -40,7 +51,11 @@ fn a_second_daemon_on_the_same_root_is_refused() {
     let daemon = Daemon::start();
     let output = daemon.second();
     assert_ne!(output.code, 0);
-    assert!(output.stderr.contains(&daemon.pid().to_string()), "{}", output.stderr);
+    assert!(
+        output.stderr.contains(&daemon.pid().to_string()),
+        "{}",
+        output.stderr
+    );
     // The first one is none the worse.
     daemon.davit(&["version"]).ok();
 }
@@ -68,21 +83,46 @@ fn sigterm_is_a_clean_stop_and_the_id_stays() {
 
 #[test]
 fn a_daemon_that_is_not_there_is_told_clearly() {
-    let output = run(command(binary("davit")).args(["--address", "/nonexistent/davit.sock", "ps"]), None);
+    let output = run(
+        command(binary("davit")).args(["--address", "/nonexistent/davit.sock", "ps"]),
+        None,
+    );
     assert_eq!(output.code, 1);
-    assert!(output.stderr.contains("/nonexistent/davit.sock"), "{}", output.stderr);
-    assert!(output.stderr.contains("is the daemon running"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("/nonexistent/davit.sock"),
+        "{}",
+        output.stderr
+    );
+    assert!(
+        output.stderr.contains("is the daemon running"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_answers() {
     let daemon = tokio::task::spawn_blocking(Daemon::start).await.unwrap();
-    let reply = daemon.client().system().version(v1::VersionRequest {}).await.unwrap().into_inner();
+    let reply = daemon
+        .client()
+        .system()
+        .version(v1::VersionRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(reply.os, "linux");
-    let info = daemon.client().system().info(v1::InfoRequest {}).await.unwrap().into_inner();
+    let info = daemon
+        .client()
+        .system()
+        .info(v1::InfoRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert!(info.cpus > 0 && info.memory > 0);
     assert_eq!(info.root_dir, daemon.root().display().to_string());
-    tokio::task::spawn_blocking(move || drop(daemon)).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(daemon))
+        .await
+        .unwrap();
 }
 
 #[test]

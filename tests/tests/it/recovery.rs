@@ -13,13 +13,26 @@ fn prepared() -> (Daemon, String) {
 }
 
 fn inspect(daemon: &Daemon, name: &str, field: &str) -> String {
-    daemon.davit(&["inspect", "-f", &format!("{{{{{field}}}}}"), name]).ok()
+    daemon
+        .davit(&["inspect", "-f", &format!("{{{{{field}}}}}"), name])
+        .ok()
 }
 
 #[test]
 fn output_goes_on_and_no_line_is_lost() {
     let (mut daemon, image) = prepared();
-    daemon.davit(&["run", "-d", "--name", "c", &image, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; usleep 5000; done"]).ok();
+    daemon
+        .davit(&[
+            "run",
+            "-d",
+            "--name",
+            "c",
+            &image,
+            "sh",
+            "-c",
+            "i=0; while :; do i=$((i+1)); echo $i; usleep 5000; done",
+        ])
+        .ok();
     let pid = inspect(&daemon, "c", ".State.Pid");
     let lines = |daemon: &Daemon| daemon.davit(&["logs", "c"]).ok().lines().count();
     eventually("some output", || lines(&daemon) > 10);
@@ -36,24 +49,56 @@ fn output_goes_on_and_no_line_is_lost() {
 #[test]
 fn an_exit_while_no_daemon_runs_is_reported_with_its_time_and_code() {
     let (mut daemon, image) = prepared();
-    daemon.davit(&["run", "-d", "--name", "c", &image, "sh", "-c", "while [ ! -e /go ]; do usleep 10000; done; exit 42"]).ok();
+    daemon
+        .davit(&[
+            "run",
+            "-d",
+            "--name",
+            "c",
+            &image,
+            "sh",
+            "-c",
+            "while [ ! -e /go ]; do usleep 10000; done; exit 42",
+        ])
+        .ok();
     let pid: i32 = inspect(&daemon, "c", ".State.Pid").parse().unwrap();
     daemon.kill9();
     let before = jiff_now();
     fs::write(format!("/proc/{pid}/root/go"), "").unwrap();
-    eventually("the process to end", || !fs::exists(format!("/proc/{pid}")).unwrap_or(false));
+    eventually("the process to end", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+    });
     let after = jiff_now();
     daemon.start_again();
-    eventually("the exit to be known", || inspect(&daemon, "c", ".State.Status") == "exited");
+    eventually("the exit to be known", || {
+        inspect(&daemon, "c", ".State.Status") == "exited"
+    });
     assert_eq!(inspect(&daemon, "c", ".State.ExitCode"), "42");
     let finished = inspect(&daemon, "c", ".State.FinishedAt");
-    assert!(before <= finished && finished <= after, "{before} <= {finished} <= {after}");
-    let events = daemon.davit(&["events", "--since", "1h", "--until", "0s", "-f", "event=die", "--format", "{{.Actor.Attributes.exitCode}}"]).ok();
+    assert!(
+        before <= finished && finished <= after,
+        "{before} <= {finished} <= {after}"
+    );
+    let events = daemon
+        .davit(&[
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            "0s",
+            "-f",
+            "event=die",
+            "--format",
+            "{{.Actor.Attributes.exitCode}}",
+        ])
+        .ok();
     assert_eq!(events, "42");
 }
 
 fn jiff_now() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     davit_client::docker::time(Some(&prost_types::Timestamp {
         seconds: now.as_secs().cast_signed(),
         nanos: now.subsec_nanos().cast_signed(),
@@ -64,14 +109,29 @@ fn jiff_now() -> String {
 fn fifty_containers_are_found_again() {
     let (mut daemon, image) = prepared();
     for index in 0..50 {
-        daemon.davit(&["run", "-d", "--name", &format!("c{index}"), &image, "sleep", "1000"]).ok();
+        daemon
+            .davit(&[
+                "run",
+                "-d",
+                "--name",
+                &format!("c{index}"),
+                &image,
+                "sleep",
+                "1000",
+            ])
+            .ok();
     }
     let pids = |daemon: &Daemon| -> BTreeSet<String> {
         let ids = daemon.davit(&["ps", "-q"]).ok();
         let ids: Vec<&str> = ids.lines().collect();
         let mut args = vec!["inspect", "-f", "{{.State.Pid}}"];
         args.extend(ids);
-        daemon.davit(&args).ok().lines().map(str::to_owned).collect()
+        daemon
+            .davit(&args)
+            .ok()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     };
     let before = pids(&daemon);
     assert_eq!(before.len(), 50);
@@ -87,14 +147,20 @@ fn fifty_containers_are_found_again() {
 #[test]
 fn a_killed_shim_takes_its_container_along() {
     let (daemon, image) = prepared();
-    daemon.davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"]).ok();
+    daemon
+        .davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"])
+        .ok();
     let pid: i32 = inspect(&daemon, "c", ".State.Pid").parse().unwrap();
     let shim = parent(pid);
     nix::sys::signal::kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
-    eventually("the end to be known", || inspect(&daemon, "c", ".State.Status") == "exited");
+    eventually("the end to be known", || {
+        inspect(&daemon, "c", ".State.Status") == "exited"
+    });
     assert_eq!(inspect(&daemon, "c", ".State.ExitCode"), "255");
     assert!(!inspect(&daemon, "c", ".State.Error").is_empty());
-    eventually("the process to be gone", || !fs::exists(format!("/proc/{pid}")).unwrap_or(false));
+    eventually("the process to be gone", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+    });
     daemon.davit(&["start", "c"]).ok();
     assert_eq!(inspect(&daemon, "c", ".State.Status"), "running");
 }
@@ -102,15 +168,21 @@ fn a_killed_shim_takes_its_container_along() {
 #[test]
 fn daemon_and_shim_killed_together() {
     let (mut daemon, image) = prepared();
-    daemon.davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"]).ok();
+    daemon
+        .davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"])
+        .ok();
     let pid: i32 = inspect(&daemon, "c", ".State.Pid").parse().unwrap();
     let shim = parent(pid);
     daemon.kill9();
     nix::sys::signal::kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     daemon.start_again();
-    eventually("the end to be known", || inspect(&daemon, "c", ".State.Status") == "exited");
+    eventually("the end to be known", || {
+        inspect(&daemon, "c", ".State.Status") == "exited"
+    });
     assert_eq!(inspect(&daemon, "c", ".State.ExitCode"), "255");
-    eventually("the process to be gone", || !fs::exists(format!("/proc/{pid}")).unwrap_or(false));
+    eventually("the process to be gone", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+    });
 }
 
 fn parent(pid: i32) -> i32 {
@@ -122,12 +194,52 @@ fn parent(pid: i32) -> i32 {
 #[test]
 fn after_a_reboot_containers_are_there_and_always_ones_start() {
     let (mut daemon, image) = prepared();
-    daemon.davit(&["run", "-d", "--name", "plain", &image, "sleep", "1000"]).ok();
-    daemon.davit(&["run", "-d", "--name", "always", "--restart", "always", &image, "sleep", "1000"]).ok();
-    daemon.davit(&["run", "-d", "--name", "unless", "--restart", "unless-stopped", &image, "sleep", "1000"]).ok();
-    daemon.davit(&["run", "-d", "--name", "stopped", "--restart", "unless-stopped", &image, "sleep", "1000"]).ok();
+    daemon
+        .davit(&["run", "-d", "--name", "plain", &image, "sleep", "1000"])
+        .ok();
+    daemon
+        .davit(&[
+            "run",
+            "-d",
+            "--name",
+            "always",
+            "--restart",
+            "always",
+            &image,
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    daemon
+        .davit(&[
+            "run",
+            "-d",
+            "--name",
+            "unless",
+            "--restart",
+            "unless-stopped",
+            &image,
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    daemon
+        .davit(&[
+            "run",
+            "-d",
+            "--name",
+            "stopped",
+            "--restart",
+            "unless-stopped",
+            &image,
+            "sleep",
+            "1000",
+        ])
+        .ok();
     daemon.davit(&["stop", "-t", "0", "stopped"]).ok();
-    daemon.davit(&["exec", "plain", "sh", "-c", "echo kept > /file"]).ok();
+    daemon
+        .davit(&["exec", "plain", "sh", "-c", "echo kept > /file"])
+        .ok();
     let pids: Vec<i32> = ["plain", "always", "unless"]
         .iter()
         .map(|name| inspect(&daemon, name, ".State.Pid").parse().unwrap())
@@ -139,28 +251,42 @@ fn after_a_reboot_containers_are_there_and_always_ones_start() {
         let _ = nix::sys::signal::kill(Pid::from_raw(shim), Signal::SIGKILL);
         let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    until("all processes to be gone", || daemon.residue().processes.is_empty().then_some(()));
+    until("all processes to be gone", || {
+        daemon.residue().processes.is_empty().then_some(())
+    });
     // A reboot takes the mounts, too: the namespaces of the containers that ran, and there must be no others.
     let namespaces = daemon.state().join("netns");
     for mount in daemon.residue().mounts {
-        assert!(std::path::Path::new(&mount).starts_with(&namespaces), "{mount}");
+        assert!(
+            std::path::Path::new(&mount).starts_with(&namespaces),
+            "{mount}"
+        );
         nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH).unwrap();
     }
     fs::remove_dir_all(daemon.state()).unwrap();
     daemon.start_again();
-    eventually("always to run", || inspect(&daemon, "always", ".State.Status") == "running");
-    eventually("unless-stopped to run", || inspect(&daemon, "unless", ".State.Status") == "running");
+    eventually("always to run", || {
+        inspect(&daemon, "always", ".State.Status") == "running"
+    });
+    eventually("unless-stopped to run", || {
+        inspect(&daemon, "unless", ".State.Status") == "running"
+    });
     assert_eq!(inspect(&daemon, "stopped", ".State.Status"), "exited");
     assert_eq!(inspect(&daemon, "plain", ".State.Status"), "exited");
     assert_eq!(inspect(&daemon, "plain", ".State.ExitCode"), "255");
     daemon.davit(&["start", "plain"]).ok();
-    assert_eq!(daemon.davit(&["exec", "plain", "cat", "/file"]).ok(), "kept");
+    assert_eq!(
+        daemon.davit(&["exec", "plain", "cat", "/file"]).ok(),
+        "kept"
+    );
 }
 
 #[test]
 fn a_graceful_stop_leaves_containers_running() {
     let (mut daemon, image) = prepared();
-    daemon.davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"]).ok();
+    daemon
+        .davit(&["run", "-d", "--name", "c", &image, "sleep", "1000"])
+        .ok();
     let pid = inspect(&daemon, "c", ".State.Pid");
     daemon.stop();
     assert!(fs::exists(format!("/proc/{pid}")).unwrap());

@@ -36,7 +36,14 @@ pub async fn commit(
         skip: MADE_BY_RUNTIME.iter().map(PathBuf::from).collect(),
         ..Default::default()
     };
-    let layer = diff::layer(images.content(), snapshots, &operation, &record.snapshot_key, options).await?;
+    let layer = diff::layer(
+        images.content(),
+        snapshots,
+        &operation,
+        &record.snapshot_key,
+        options,
+    )
+    .await?;
     let mut command = vec![details.path.clone()];
     command.extend(details.args.iter().cloned());
     let new = NewImage {

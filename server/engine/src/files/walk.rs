@@ -43,11 +43,19 @@ pub(super) struct Walk<'a, W: Write> {
 
 impl<'a, W: Write> Walk<'a, W> {
     pub(super) fn new(out: &'a mut W) -> Self {
-        Self { tar: TreeWriter::new(out) }
+        Self {
+            tar: TreeWriter::new(out),
+        }
     }
 
     /// Writes `name` in `dir`, and everything below it, under the path `called`.
-    pub(super) fn add(&mut self, dir: BorrowedFd<'_>, name: &OsStr, called: &Path, depth: usize) -> io::Result<()> {
+    pub(super) fn add(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        called: &Path,
+        depth: usize,
+    ) -> io::Result<()> {
         match self.add_now(dir, name, called, depth) {
             // Gone since its directory was read: as if it had never been.
             Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => Ok(()),
@@ -55,7 +63,13 @@ impl<'a, W: Write> Walk<'a, W> {
         }
     }
 
-    fn add_now(&mut self, dir: BorrowedFd<'_>, name: &OsStr, called: &Path, depth: usize) -> io::Result<()> {
+    fn add_now(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        called: &Path,
+        depth: usize,
+    ) -> io::Result<()> {
         let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         self.tar.add(dir, name, called, &stat)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -67,14 +81,22 @@ impl<'a, W: Write> Walk<'a, W> {
             return Ok(());
         }
         if depth >= MAX_DEPTH {
-            return Err(io::Error::other(format!("{} lies deeper than {MAX_DEPTH} directories", called.display())));
+            return Err(io::Error::other(format!(
+                "{} lies deeper than {MAX_DEPTH} directories",
+                called.display()
+            )));
         }
         self.children(&fd, called, depth + 1)
     }
 
     /// Writes everything in the directory `dir`, in order, so that the same
     /// tree gives the same archive.
-    pub(super) fn children(&mut self, dir: &OwnedFd, called: &Path, depth: usize) -> io::Result<()> {
+    pub(super) fn children(
+        &mut self,
+        dir: &OwnedFd,
+        called: &Path,
+        depth: usize,
+    ) -> io::Result<()> {
         let mut names = Vec::new();
         for entry in Dir::read_from(dir)? {
             let name = entry?.file_name().to_bytes().to_vec();

@@ -153,10 +153,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let passwd = "root:x:0:0::/root:\nbob:x:1000:1001::/home/bob:\n";
         std::fs::write(dir.path().join("passwd"), passwd).unwrap();
-        let caps = capabilities::of_process(&["CAP_CHOWN".to_owned(), "CAP_SYS_CHROOT".to_owned()].into(), 0).unwrap();
+        let caps = capabilities::of_process(
+            &["CAP_CHOWN".to_owned(), "CAP_SYS_CHROOT".to_owned()].into(),
+            0,
+        )
+        .unwrap();
         let own = ProcessBuilder::default()
             .user(UserBuilder::default().build().unwrap())
-            .env(["PATH=/p", "HOSTNAME=h", "TERM=xterm", "A=1", "HOME=/root"].map(str::to_owned).to_vec())
+            .env(
+                ["PATH=/p", "HOSTNAME=h", "TERM=xterm", "A=1", "HOME=/root"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            )
             .cwd("/work")
             .capabilities(caps)
             .no_new_privileges(true)
@@ -175,49 +183,100 @@ mod tests {
     }
 
     fn options(args: &[&str]) -> ExecOptions {
-        ExecOptions { args: args.iter().map(|&arg| arg.to_owned()).collect(), ..Default::default() }
+        ExecOptions {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn an_exec_takes_after_its_container() {
-        let config = ImageConfig { env: vec!["A=1".to_owned()], user: "bob".to_owned(), ..Default::default() };
+        let config = ImageConfig {
+            env: vec!["A=1".to_owned()],
+            user: "bob".to_owned(),
+            ..Default::default()
+        };
         let process = exec(&options(&["ls"]), &config).unwrap();
-        assert_eq!(process.env().as_ref().unwrap(), &["PATH=/p", "HOSTNAME=h", "A=1", "HOME=/home/bob"]);
+        assert_eq!(
+            process.env().as_ref().unwrap(),
+            &["PATH=/p", "HOSTNAME=h", "A=1", "HOME=/home/bob"]
+        );
         assert_eq!(process.cwd(), Path::new("/work"));
-        assert_eq!((process.user().uid(), process.no_new_privileges(), process.oom_score_adj()), (1000, Some(true), Some(7)));
-        assert_eq!(process.user().additional_gids().as_ref().unwrap(), &[1001, 29]);
+        assert_eq!(
+            (
+                process.user().uid(),
+                process.no_new_privileges(),
+                process.oom_score_adj()
+            ),
+            (1000, Some(true), Some(7))
+        );
+        assert_eq!(
+            process.user().additional_gids().as_ref().unwrap(),
+            &[1001, 29]
+        );
         let caps = process.capabilities().clone().unwrap();
-        assert_eq!((caps.bounding().clone().unwrap().len(), caps.effective().clone().unwrap().len()), (2, 0));
+        assert_eq!(
+            (
+                caps.bounding().clone().unwrap().len(),
+                caps.effective().clone().unwrap().len()
+            ),
+            (2, 0)
+        );
     }
 
     #[test]
     fn its_own_options_go_first() {
-        let config = ImageConfig { env: vec!["HOME=/set".to_owned()], ..Default::default() };
+        let config = ImageConfig {
+            env: vec!["HOME=/set".to_owned()],
+            ..Default::default()
+        };
         let given = ExecOptions {
             env: vec!["A=2".to_owned(), "PATH".to_owned()],
             user: "bob".to_owned(),
             working_dir: "/x/../y".to_owned(),
             tty: true,
             privileged: true,
-            terminal_size: Some(davit_store::options::TerminalSize { width: 80, height: 24 }),
+            terminal_size: Some(davit_store::options::TerminalSize {
+                width: 80,
+                height: 24,
+            }),
             ..options(&["sh"])
         };
         let process = exec(&given, &config).unwrap();
-        assert_eq!(process.env().as_ref().unwrap(), &["HOSTNAME=h", "A=2", "HOME=/root", "TERM=xterm"]);
+        assert_eq!(
+            process.env().as_ref().unwrap(),
+            &["HOSTNAME=h", "A=2", "HOME=/root", "TERM=xterm"]
+        );
         assert_eq!(process.cwd(), Path::new("/y"));
         assert_eq!(process.user().additional_gids().as_ref().unwrap(), &[1001]);
         assert_eq!(process.console_size().unwrap().width(), 80);
         let caps = process.capabilities().clone().unwrap();
-        assert_eq!(caps.bounding().clone().unwrap().len(), capabilities::ALL.len());
+        assert_eq!(
+            caps.bounding().clone().unwrap().len(),
+            capabilities::ALL.len()
+        );
     }
 
     #[test]
     fn refusals_in_dockers_words() {
-        let text = |options: &ExecOptions| exec(options, &ImageConfig::default()).unwrap_err().to_string();
+        let text = |options: &ExecOptions| {
+            exec(options, &ImageConfig::default())
+                .unwrap_err()
+                .to_string()
+        };
         assert_eq!(text(&options(&[])), "No exec command specified");
-        let user = ExecOptions { user: "nope".to_owned(), ..options(&["x"]) };
-        assert_eq!(text(&user), "unable to find user nope: no matching entries in passwd file");
-        let dir = ExecOptions { working_dir: "rel".to_owned(), ..options(&["x"]) };
+        let user = ExecOptions {
+            user: "nope".to_owned(),
+            ..options(&["x"])
+        };
+        assert_eq!(
+            text(&user),
+            "unable to find user nope: no matching entries in passwd file"
+        );
+        let dir = ExecOptions {
+            working_dir: "rel".to_owned(),
+            ..options(&["x"])
+        };
         assert!(text(&dir).starts_with("the working directory 'rel' is invalid"));
         assert!(text(&options(&["a\0b"])).contains("NUL"));
     }

@@ -292,7 +292,9 @@ fn kernel_runs_x32(release: &str) -> bool {
     };
     read("/proc/config.gz")
         .or_else(|_| read(&format!("/boot/config-{release}")))
-        .map_or(true, |config| config.lines().any(|line| line == "CONFIG_X86_X32_ABI=y"))
+        .map_or(true, |config| {
+            config.lines().any(|line| line == "CONFIG_X86_X32_ABI=y")
+        })
 }
 
 fn go_architecture() -> &'static str {

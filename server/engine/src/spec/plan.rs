@@ -212,9 +212,18 @@ mod tests {
     use crate::spec::{Defaults, host::tests::able};
 
     fn planned(image: &ImageConfig, options: &ContainerOptions) -> Result<Plan> {
-        let defaults = Defaults { cgroup_parent: "davit".to_owned(), ..Default::default() };
+        let defaults = Defaults {
+            cgroup_parent: "davit".to_owned(),
+            ..Default::default()
+        };
         let (id, host) = ("0123456789abcdef".repeat(4), able());
-        plan(&Inputs { id: &id, options, image, host: &host, defaults: &defaults })
+        plan(&Inputs {
+            id: &id,
+            options,
+            image,
+            host: &host,
+            defaults: &defaults,
+        })
     }
 
     fn list(items: &[&str]) -> Vec<String> {
@@ -227,10 +236,18 @@ mod tests {
             cmd: list(&["c"]),
             env: list(&["A=1", "B=2"]),
             user: "bob".to_owned(),
-            labels: [("k".to_owned(), "image".to_owned()), ("l".to_owned(), "image".to_owned())].into(),
+            labels: [
+                ("k".to_owned(), "image".to_owned()),
+                ("l".to_owned(), "image".to_owned()),
+            ]
+            .into(),
             exposed_ports: list(&["80/tcp"]),
             stop_signal: "INT".to_owned(),
-            healthcheck: Some(HealthCheck { test: list(&["CMD", "t"]), retries: 5, ..Default::default() }),
+            healthcheck: Some(HealthCheck {
+                test: list(&["CMD", "t"]),
+                retries: 5,
+                ..Default::default()
+            }),
             ..Default::default()
         }
     }
@@ -241,7 +258,10 @@ mod tests {
             env: list(&["B=3", "C"]),
             labels: [("k".to_owned(), "own".to_owned())].into(),
             exposed_ports: list(&["81/udp", "80/tcp"]),
-            healthcheck: Some(HealthCheck { interval_ns: 1_000_000_000, ..Default::default() }),
+            healthcheck: Some(HealthCheck {
+                interval_ns: 1_000_000_000,
+                ..Default::default()
+            }),
             ..Default::default()
         }
     }
@@ -254,9 +274,18 @@ mod tests {
         assert_eq!(plan.config.labels["k"], "own");
         assert_eq!(plan.config.exposed_ports, list(&["80/tcp", "81/udp"]));
         let check = plan.config.healthcheck.unwrap();
-        assert_eq!((check.test, check.retries, check.interval_ns), (list(&["CMD", "t"]), 5, 1_000_000_000));
-        assert_eq!((plan.stop_signal, plan.hostname.as_str()), (2, "0123456789ab"));
-        assert_eq!(plan.cgroup_path, format!("/davit/{}", "0123456789abcdef".repeat(4)));
+        assert_eq!(
+            (check.test, check.retries, check.interval_ns),
+            (list(&["CMD", "t"]), 5, 1_000_000_000)
+        );
+        assert_eq!(
+            (plan.stop_signal, plan.hostname.as_str()),
+            (2, "0123456789ab")
+        );
+        assert_eq!(
+            plan.cgroup_path,
+            format!("/davit/{}", "0123456789abcdef".repeat(4))
+        );
         assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
     }
 
@@ -268,7 +297,11 @@ mod tests {
         let args = [None, Some(vec![]), Some(list(&["a", "b"]))];
         for entrypoint in entrypoints {
             for args in &args {
-                let options = ContainerOptions { entrypoint: entrypoint.clone(), args: args.clone(), ..options() };
+                let options = ContainerOptions {
+                    entrypoint: entrypoint.clone(),
+                    args: args.clone(),
+                    ..options()
+                };
                 let first = planned(&image(), &options).unwrap();
                 let again = planned(&first.config, &options).unwrap();
                 assert_eq!((&again.path, &again.args), (&first.path, &first.args));
@@ -293,7 +326,10 @@ mod tests {
     #[test]
     fn cgroup_parents() {
         let with = |parent: &str| {
-            let options = ContainerOptions { cgroup_parent: parent.to_owned(), ..Default::default() };
+            let options = ContainerOptions {
+                cgroup_parent: parent.to_owned(),
+                ..Default::default()
+            };
             planned(&image(), &options).map(|plan| plan.cgroup_path)
         };
         assert!(with("/a//b/").unwrap().starts_with("/a/b/0123"));
@@ -308,13 +344,29 @@ mod tests {
             change(&mut options);
             planned(&image(), &options).unwrap_err().to_string()
         };
-        assert_eq!(text(|o| o.stop_signal = "FOO".into()), "invalid signal: FOO");
-        assert_eq!(text(|o| o.init = true), "the daemon has no init binary: create the container without init");
+        assert_eq!(
+            text(|o| o.stop_signal = "FOO".into()),
+            "invalid signal: FOO"
+        );
+        assert_eq!(
+            text(|o| o.init = true),
+            "the daemon has no init binary: create the container without init"
+        );
         let mut host = able();
         host.capabilities.remove("CAP_SYS_RESOURCE");
         let score = |wanted, own, warnings: &mut Vec<String>| {
-            let host = crate::spec::HostFacts { oom_score_adj: own, ..host.clone() };
-            oom_score(&ContainerOptions { oom_score_adj: wanted, ..Default::default() }, &host, warnings)
+            let host = crate::spec::HostFacts {
+                oom_score_adj: own,
+                ..host.clone()
+            };
+            oom_score(
+                &ContainerOptions {
+                    oom_score_adj: wanted,
+                    ..Default::default()
+                },
+                &host,
+                warnings,
+            )
         };
         let mut warnings = Vec::new();
         assert_eq!(score(0, 500, &mut warnings), 500);

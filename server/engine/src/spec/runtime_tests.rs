@@ -106,7 +106,14 @@ impl Bundle {
         let Plan {
             hostname, mounts, ..
         } = plan(&inputs).unwrap();
-        let etc = etc::write(self.dir.path(), &hostname, options, &network, &etc::Connection::default()).unwrap();
+        let etc = etc::write(
+            self.dir.path(),
+            &hostname,
+            options,
+            &network,
+            &etc::Connection::default(),
+        )
+        .unwrap();
         let start = Start {
             rootfs: &TreeView(File::open(self.dir.path().join("rootfs")).unwrap()),
             root_path: Path::new("rootfs"),

@@ -19,7 +19,10 @@ const STAT_HEADER: &str = "x-docker-container-path-stat";
 
 pub(crate) async fn stat(call: Call) -> Result<Reply> {
     let (name, path) = place(&call)?;
-    let request = v1::StatPathRequest { container: name.clone(), path: path.clone() };
+    let request = v1::StatPathRequest {
+        container: name.clone(),
+        path: path.clone(),
+    };
     let found = call.gateway.calls().containers().stat_path(request).await;
     match found {
         Ok(stat) => with_stat(reply::empty(StatusCode::OK), &stat.into_inner()),
@@ -29,9 +32,18 @@ pub(crate) async fn stat(call: Call) -> Result<Reply> {
 
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     let (name, path) = place(&call)?;
-    let request = v1::CopyOutRequest { container: name.clone(), path: path.clone() };
+    let request = v1::CopyOutRequest {
+        container: name.clone(),
+        path: path.clone(),
+    };
     let begin = async {
-        let mut chunks = call.gateway.stream().containers().copy_out(request).await?.into_inner();
+        let mut chunks = call
+            .gateway
+            .stream()
+            .containers()
+            .copy_out(request)
+            .await?
+            .into_inner();
         let first = chunks.message().await?.unwrap_or_default();
         Ok::<_, Status>((chunks, first))
     };
@@ -56,9 +68,14 @@ pub(crate) async fn put(call: Call) -> Result<Reply> {
         copy_uid_gid: call.query.flag("copyUIDGID"),
     };
     let Call { gateway, body, .. } = call;
-    let first = CopyInRequest { options: Some(options), ..Default::default() };
-    let (requests, breaks) =
-        body::upload(body, first, |data| CopyInRequest { options: None, data });
+    let first = CopyInRequest {
+        options: Some(options),
+        ..Default::default()
+    };
+    let (requests, breaks) = body::upload(body, first, |data| CopyInRequest {
+        options: None,
+        data,
+    });
     let mut containers = gateway.stream().containers();
     match body::whole(containers.copy_in(requests), breaks).await? {
         Ok(_) => Ok(reply::empty(StatusCode::OK)),
@@ -88,7 +105,9 @@ async fn missing(
         return failure;
     }
     match super::get(gateway, name).await {
-        Ok(_) => Failure::not_found(format!("Could not find the file {path} in container {name}")),
+        Ok(_) => Failure::not_found(format!(
+            "Could not find the file {path} in container {name}"
+        )),
         Err(no_container) => no_container,
     }
 }

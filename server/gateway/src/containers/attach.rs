@@ -32,20 +32,33 @@ pub(crate) async fn attach(call: Call) -> Result<Reply> {
         stderr: call.query.flag("stderr"),
         logs: call.query.flag("logs"),
         stream: call.query.flag("stream"),
-        detach_keys: if options.tty { keys.to_owned() } else { String::new() },
+        detach_keys: if options.tty {
+            keys.to_owned()
+        } else {
+            String::new()
+        },
     };
     let (input, received) = hijack::input();
-    let start = AttachRequest { message: Some(attach_request::Message::Start(start)) };
+    let start = AttachRequest {
+        message: Some(attach_request::Message::Start(start)),
+    };
     let requests = futures::stream::iter([start]).chain(ReceiverStream::new(received).map(request));
     // The connection is handed over only when the engine listens, so that
     // nothing is missed of what the container says first.
     let begin = async {
-        let mut answers =
-            call.gateway.stream().tasks().attach(requests).await?.into_inner();
+        let mut answers = call
+            .gateway
+            .stream()
+            .tasks()
+            .attach(requests)
+            .await?
+            .into_inner();
         let first = answers.message().await?;
         Ok((answers, first))
     };
-    let (answers, first) = begin.await.map_err(|status| super::failure(status, &name))?;
+    let (answers, first) = begin
+        .await
+        .map_err(|status| super::failure(status, &name))?;
     let session = Session {
         tty: options.tty,
         on_eof: on_eof(stdin, &options),
@@ -91,7 +104,9 @@ fn request(input: Input) -> AttachRequest {
         Input::Data(data) => attach_request::Message::Stdin(data),
         Input::Close => attach_request::Message::CloseStdin(v1::CloseStdin {}),
     };
-    AttachRequest { message: Some(message) }
+    AttachRequest {
+        message: Some(message),
+    }
 }
 
 fn output(

@@ -37,28 +37,49 @@ pub(crate) async fn commit(mut call: Call) -> Result<Reply> {
         config,
     };
     let committed = call.gateway.calls().containers().commit(request).await;
-    let committed = committed.map_err(|status| super::failure(status, &name))?.into_inner();
-    Ok(reply::json(StatusCode::CREATED, &json!({"Id": committed.id})))
+    let committed = committed
+        .map_err(|status| super::failure(status, &name))?
+        .into_inner();
+    Ok(reply::json(
+        StatusCode::CREATED,
+        &json!({"Id": committed.id}),
+    ))
 }
 
 /// Dockerfile instructions: repeated, or several lines in one.
 pub(crate) fn changes(call: &Call) -> Vec<String> {
     let given = call.query.all("changes");
     let lines = given.iter().flat_map(|text| text.lines());
-    lines.map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    lines
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 pub(crate) async fn export(call: Call) -> Result<Reply> {
     let name = call.name();
-    let request = v1::ExportContainerRequest { container: name.clone() };
+    let request = v1::ExportContainerRequest {
+        container: name.clone(),
+    };
     let begin = async {
-        let mut chunks =
-            call.gateway.stream().containers().export(request).await?.into_inner();
+        let mut chunks = call
+            .gateway
+            .stream()
+            .containers()
+            .export(request)
+            .await?
+            .into_inner();
         let first = chunks.message().await?;
         Ok((chunks, first))
     };
-    let (chunks, first) = begin.await.map_err(|status| super::failure(status, &name))?;
+    let (chunks, first) = begin
+        .await
+        .map_err(|status| super::failure(status, &name))?;
     let first = futures::stream::iter(first.map(Ok));
-    let data = first.chain(chunks).map_ok(|chunk| chunk.data).map_err(StreamCut::from);
+    let data = first
+        .chain(chunks)
+        .map_ok(|chunk| chunk.data)
+        .map_err(StreamCut::from);
     Ok(reply::stream(reply::OCTETS, data))
 }

@@ -19,7 +19,10 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply> {
     let name = call.query.get("name").trim_start_matches('/').to_owned();
     check_name(&name)?;
     let platform = create::platform(call.query.get("platform"))?;
-    let asked = v1::GetImageRequest { image: image.clone(), platform: platform.clone() };
+    let asked = v1::GetImageRequest {
+        image: image.clone(),
+        platform: platform.clone(),
+    };
     let request = v1::CreateContainerRequest {
         name: name.clone(),
         image,
@@ -69,8 +72,13 @@ async fn refusal(
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let first = name.bytes().next().is_none_or(|byte| byte.is_ascii_alphanumeric());
-    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    let first = name
+        .bytes()
+        .next()
+        .is_none_or(|byte| byte.is_ascii_alphanumeric());
+    let rest = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest {
         return Ok(());
     }

@@ -13,7 +13,12 @@ use crate::{
 pub(crate) async fn inspect(call: Call) -> Result<Reply> {
     let size = call.query.flag("size");
     let found = super::details(&call.gateway, &call.name(), size).await?;
-    Ok(reply::ok(&details::of(&found, size, call.version, &host_name())))
+    Ok(reply::ok(&details::of(
+        &found,
+        size,
+        call.version,
+        &host_name(),
+    )))
 }
 
 /// The name of this machine: the gateway always runs beside its davitd.
@@ -25,9 +30,14 @@ pub(crate) fn host_name() -> String {
 
 pub(crate) async fn changes(call: Call) -> Result<Reply> {
     let name = call.name();
-    let request = v1::DiffRequest { container: name.clone() };
+    let request = v1::DiffRequest {
+        container: name.clone(),
+    };
     let answer = call.gateway.calls().containers().diff(request).await;
-    let changes = answer.map_err(|status| super::failure(status, &name))?.into_inner().changes;
+    let changes = answer
+        .map_err(|status| super::failure(status, &name))?
+        .into_inner()
+        .changes;
     if changes.is_empty() {
         return Ok(reply::ok(&Value::Null));
     }

@@ -21,13 +21,20 @@ pub(crate) async fn logs(call: Call) -> Result<Reply> {
     let name = call.name();
     let (stdout, stderr) = (call.query.flag("stdout"), call.query.flag("stderr"));
     if !stdout && !stderr {
-        return Err(Failure::bad_request("Bad parameters: you must choose at least one stream"));
+        return Err(Failure::bad_request(
+            "Bad parameters: you must choose at least one stream",
+        ));
     }
     let container = super::details(&call.gateway, &name, false).await?;
     let tty = container.options.is_some_and(|options| options.tty);
     let now = Timestamp::now();
     // Anything but a number means all, "all" as well as nothing.
-    let tail = call.query.get("tail").parse::<i64>().ok().filter(|lines| *lines >= 0);
+    let tail = call
+        .query
+        .get("tail")
+        .parse::<i64>()
+        .ok()
+        .filter(|lines| *lines >= 0);
     let request = v1::LogsRequest {
         container: name.clone(),
         stdout,
@@ -40,20 +47,27 @@ pub(crate) async fn logs(call: Call) -> Result<Reply> {
         after: 0,
     };
     let entries = call.gateway.stream().tasks().logs(request).await;
-    let entries = entries.map_err(|status| super::failure(status, &name))?.into_inner();
+    let entries = entries
+        .map_err(|status| super::failure(status, &name))?
+        .into_inner();
     let style = Style {
         tty,
         timestamps: call.query.flag("timestamps"),
         details: call.query.flag("details"),
     };
     // Lines that are there already go out together: one write, not a thousand.
-    let chunks = lines(entries, style).ready_chunks(READY_LINES).map(|lines| {
-        Ok::<_, std::io::Error>(match <[Bytes; 1]>::try_from(lines) {
-            Ok([line]) => line,
-            Err(lines) => lines.concat().into(),
-        })
-    });
-    Ok(reply::stream(hijack::content_type(tty, call.version), chunks))
+    let chunks = lines(entries, style)
+        .ready_chunks(READY_LINES)
+        .map(|lines| {
+            Ok::<_, std::io::Error>(match <[Bytes; 1]>::try_from(lines) {
+                Ok([line]) => line,
+                Err(lines) => lines.concat().into(),
+            })
+        });
+    Ok(reply::stream(
+        hijack::content_type(tty, call.version),
+        chunks,
+    ))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,10 +77,7 @@ struct Style {
     details: bool,
 }
 
-fn lines(
-    mut entries: Streaming<v1::LogEntry>,
-    style: Style,
-) -> impl Stream<Item = Bytes> {
+fn lines(mut entries: Streaming<v1::LogEntry>, style: Style) -> impl Stream<Item = Bytes> {
     // Whether the last entry of stdout and stderr left its line open.
     let mut open = [false, false];
     async_stream::stream! {
@@ -104,7 +115,11 @@ fn line(entry: v1::LogEntry, style: Style, open: &mut [bool; 2]) -> Output {
         text.put(entry.line);
         text.freeze()
     };
-    if from == From::Stderr { Output::Stderr(text) } else { Output::Stdout(text) }
+    if from == From::Stderr {
+        Output::Stderr(text)
+    } else {
+        Output::Stdout(text)
+    }
 }
 
 #[cfg(test)]
@@ -113,10 +128,17 @@ mod tests {
 
     #[test]
     fn a_long_line_has_one_time() {
-        let style = Style { tty: false, timestamps: true, details: false };
+        let style = Style {
+            tty: false,
+            timestamps: true,
+            details: false,
+        };
         let entry = |line: &'static str, partial, stream: From| v1::LogEntry {
             stream: stream.into(),
-            time: Some(prost_types::Timestamp { seconds: 0, nanos: 5 }),
+            time: Some(prost_types::Timestamp {
+                seconds: 0,
+                nanos: 5,
+            }),
             line: line.into(),
             partial,
             position: 0,
@@ -132,9 +154,18 @@ mod tests {
             }
             Output::System(text) => text,
         };
-        assert_eq!(text("a", true, From::Stdout), "1970-01-01T00:00:00.000000005Z a");
-        assert_eq!(text("x\n", false, From::Stderr), "1970-01-01T00:00:00.000000005Z x\n");
+        assert_eq!(
+            text("a", true, From::Stdout),
+            "1970-01-01T00:00:00.000000005Z a"
+        );
+        assert_eq!(
+            text("x\n", false, From::Stderr),
+            "1970-01-01T00:00:00.000000005Z x\n"
+        );
         assert_eq!(text("b\n", false, From::Stdout), "b\n");
-        assert_eq!(text("c\n", false, From::Stdout), "1970-01-01T00:00:00.000000005Z c\n");
+        assert_eq!(
+            text("c\n", false, From::Stdout),
+            "1970-01-01T00:00:00.000000005Z c\n"
+        );
     }
 }

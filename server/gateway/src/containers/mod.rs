@@ -41,10 +41,18 @@ pub(crate) async fn details(
     name: &str,
     size: bool,
 ) -> Result<v1::ContainerDetails> {
-    let request =
-        v1::InspectContainerRequest { container: name.to_owned(), watch: false, size };
+    let request = v1::InspectContainerRequest {
+        container: name.to_owned(),
+        watch: false,
+        size,
+    };
     let found = async {
-        let mut answers = gateway.calls().containers().inspect(request).await?.into_inner();
+        let mut answers = gateway
+            .calls()
+            .containers()
+            .inspect(request)
+            .await?
+            .into_inner();
         answers.message().await
     };
     match found.await {
@@ -56,7 +64,11 @@ pub(crate) async fn details(
 
 /// A container in short form.
 pub(crate) async fn get(gateway: &Gateway, name: &str) -> Result<v1::Container> {
-    let request = v1::GetContainerRequest { container: name.to_owned() };
+    let request = v1::GetContainerRequest {
+        container: name.to_owned(),
+    };
     let found = gateway.calls().containers().get(request).await;
-    found.map(tonic::Response::into_inner).map_err(|status| failure(status, name))
+    found
+        .map(tonic::Response::into_inner)
+        .map_err(|status| failure(status, name))
 }

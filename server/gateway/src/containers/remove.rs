@@ -12,7 +12,9 @@ use crate::{
 pub(crate) async fn remove(call: Call) -> Result<Reply> {
     let name = call.name();
     if call.query.flag("link") {
-        return Err(Failure::not_implemented("removing links is not supported: there are none"));
+        return Err(Failure::not_implemented(
+            "removing links is not supported: there are none",
+        ));
     }
     let request = v1::RemoveContainerRequest {
         container: name.clone(),
@@ -26,8 +28,23 @@ pub(crate) async fn remove(call: Call) -> Result<Reply> {
 
 pub(crate) async fn prune(call: Call) -> Result<Reply> {
     let filters = call.filters(&["label", "label!", "until"])?;
-    let request = v1::PruneContainersRequest { dry_run: false, filters: filters.to_v1() };
-    let pruned = call.gateway.calls().containers().prune(request).await?.into_inner();
-    let removed = if pruned.removed.is_empty() { Value::Null } else { json!(pruned.removed) };
-    Ok(reply::ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": pruned.space_reclaimed})))
+    let request = v1::PruneContainersRequest {
+        dry_run: false,
+        filters: filters.to_v1(),
+    };
+    let pruned = call
+        .gateway
+        .calls()
+        .containers()
+        .prune(request)
+        .await?
+        .into_inner();
+    let removed = if pruned.removed.is_empty() {
+        Value::Null
+    } else {
+        json!(pruned.removed)
+    };
+    Ok(reply::ok(
+        &json!({"ContainersDeleted": removed, "SpaceReclaimed": pruned.space_reclaimed}),
+    ))
 }

@@ -21,7 +21,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(crate) async fn stats(call: Call) -> Result<Reply> {
     let container = super::get(&call.gateway, &call.name()).await?;
     if call.query.flag_or("stream", true) {
-        return Ok(reply::stream(reply::JSON, follow(call.gateway.clone(), container)));
+        return Ok(reply::stream(
+            reply::JSON,
+            follow(call.gateway.clone(), container),
+        ));
     }
     let one = call.query.flag("one-shot");
     let body = match samples(&call.gateway, &container.id, one).await? {
@@ -38,7 +41,10 @@ async fn samples(
     id: &str,
     one: bool,
 ) -> Result<Option<(StatsResponse, Option<StatsResponse>)>> {
-    let request = StatsRequest { container: id.to_owned(), stream: !one };
+    let request = StatsRequest {
+        container: id.to_owned(),
+        stream: !one,
+    };
     let mut samples = match gateway.calls().tasks().stats(request).await {
         Ok(samples) => samples.into_inner(),
         Err(status) if status.code() == Code::FailedPrecondition => return Ok(None),
@@ -94,6 +100,9 @@ fn follow(
 
 fn runs(container: &v1::Container) -> bool {
     container.state.as_ref().is_some_and(|state| {
-        matches!(state.status(), ContainerStatus::Running | ContainerStatus::Paused)
+        matches!(
+            state.status(),
+            ContainerStatus::Running | ContainerStatus::Paused
+        )
     })
 }

@@ -16,7 +16,15 @@ pub(crate) async fn top(call: Call) -> Result<Reply> {
         ps_args: call.query.get("ps_args").to_owned(),
     };
     let listed = call.gateway.calls().tasks().processes(request).await;
-    let listed = listed.map_err(|status| super::failure(status, &name))?.into_inner();
-    let rows: Vec<&[String]> = listed.rows.iter().map(|row| row.columns.as_slice()).collect();
-    Ok(reply::ok(&json!({"Titles": listed.titles, "Processes": rows})))
+    let listed = listed
+        .map_err(|status| super::failure(status, &name))?
+        .into_inner();
+    let rows: Vec<&[String]> = listed
+        .rows
+        .iter()
+        .map(|row| row.columns.as_slice())
+        .collect();
+    Ok(reply::ok(
+        &json!({"Titles": listed.titles, "Processes": rows}),
+    ))
 }

@@ -23,8 +23,13 @@ pub(crate) async fn update(mut call: Call) -> Result<Reply> {
         ..Default::default()
     };
     let updated = call.gateway.calls().containers().update(request).await;
-    let updated = updated.map_err(|status| super::failure(status, &name))?.into_inner();
-    let warnings =
-        if updated.warnings.is_empty() { Value::Null } else { json!(updated.warnings) };
+    let updated = updated
+        .map_err(|status| super::failure(status, &name))?
+        .into_inner();
+    let warnings = if updated.warnings.is_empty() {
+        Value::Null
+    } else {
+        json!(updated.warnings)
+    };
     Ok(reply::ok(&json!({ "Warnings": warnings })))
 }

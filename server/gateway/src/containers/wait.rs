@@ -18,16 +18,29 @@ pub(crate) async fn wait(call: Call) -> Result<Reply> {
         "next-exit" => Condition::NextExit,
         "removed" => Condition::Removed,
         other => {
-            return Err(Failure::bad_request(format!("invalid condition: {other:?}")));
+            return Err(Failure::bad_request(format!(
+                "invalid condition: {other:?}"
+            )));
         }
     };
-    let request = v1::WaitRequest { container: name.clone(), condition: condition.into() };
+    let request = v1::WaitRequest {
+        container: name.clone(),
+        condition: condition.into(),
+    };
     let begin = async {
-        let mut answers = call.gateway.stream().tasks().wait(request).await?.into_inner();
+        let mut answers = call
+            .gateway
+            .stream()
+            .tasks()
+            .wait(request)
+            .await?
+            .into_inner();
         let first = answers.message().await?;
         Ok((answers, first))
     };
-    let (answers, first) = begin.await.map_err(|status| super::failure(status, &name))?;
+    let (answers, first) = begin
+        .await
+        .map_err(|status| super::failure(status, &name))?;
     let body = async_stream::stream! {
         let result = match result(answers, first).await {
             Ok(exit) => of(&exit, condition),

@@ -1,8 +1,7 @@
 //! Registry credentials as docker's clients send them.
 
 use base64::{
-    Engine,
-    alphabet,
+    Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use davit_client::v1;
@@ -51,7 +50,10 @@ pub(crate) fn from_json(fields: &Fields<'_>) -> Result<v1::RegistryAuth> {
 
 /// Go's clients send the URL alphabet, some others the standard one.
 fn decode(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE.decode(text).or_else(|_| STANDARD.decode(text)).ok()
+    URL_SAFE
+        .decode(text)
+        .or_else(|_| STANDARD.decode(text))
+        .ok()
 }
 
 #[cfg(test)]
@@ -70,7 +72,10 @@ mod tests {
         assert_eq!((auth.username.as_str(), auth.password.as_str()), ("a", "b"));
         let pair = STANDARD.encode("me:pass:word");
         let auth = from_header(&header(&json!({"auth": pair}))).unwrap();
-        assert_eq!((auth.username.as_str(), auth.password.as_str()), ("me", "pass:word"));
+        assert_eq!(
+            (auth.username.as_str(), auth.password.as_str()),
+            ("me", "pass:word")
+        );
     }
 
     #[test]

@@ -47,7 +47,11 @@ pub(crate) fn of_container(details: &v1::ContainerDetails, hostname: &str) -> Va
     let container = details.container.clone().unwrap_or_default();
     let options = details.options.clone().unwrap_or_default();
     let config = details.config.clone().unwrap_or_default();
-    let hostname = if options.hostname.is_empty() { hostname } else { &options.hostname };
+    let hostname = if options.hostname.is_empty() {
+        hostname
+    } else {
+        &options.hostname
+    };
     let mut value = Map::new();
     let mut put = |key: &str, item: Value| value.insert(key.to_owned(), item);
     put("Hostname", json!(hostname));
@@ -126,6 +130,8 @@ pub(crate) fn overlay(base: v1::ImageConfig, config: &Fields<'_>) -> Result<v1::
 fn merge_env(old: Vec<String>, new: Vec<String>) -> Vec<String> {
     let name = |variable: &str| variable.split('=').next().unwrap_or("").to_owned();
     let names: Vec<String> = new.iter().map(|variable| name(variable)).collect();
-    let kept = old.into_iter().filter(|variable| !names.contains(&name(variable)));
+    let kept = old
+        .into_iter()
+        .filter(|variable| !names.contains(&name(variable)));
     kept.chain(new.iter().cloned()).collect()
 }

@@ -46,8 +46,13 @@ pub(crate) const MASKED_PATHS: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 /// What dockerd makes read-only unless it is told otherwise.
-pub(crate) const READONLY_PATHS: &[&str] =
-    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READONLY_PATHS: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Image and options of a create body.
 ///
@@ -56,9 +61,10 @@ pub(crate) const READONLY_PATHS: &[&str] =
 pub(crate) fn from_json(body: Option<&Value>) -> Result<(String, v1::ContainerOptions)> {
     let body = body.unwrap_or(&Value::Null);
     let config = Fields::root(body, "ContainerConfigWrapper")?;
-    let only_host = body
-        .as_object()
-        .is_none_or(|map| map.keys().all(|key| key == "HostConfig" || key == "NetworkingConfig"));
+    let only_host = body.as_object().is_none_or(|map| {
+        map.keys()
+            .all(|key| key == "HostConfig" || key == "NetworkingConfig")
+    });
     if only_host {
         return Err(Failure::bad_request(
             "config cannot be empty in order to create a container",
@@ -152,7 +158,10 @@ fn from_host(host: &Fields<'_>, options: &mut v1::ContainerOptions) -> Result<()
         .transpose()?
         .filter(|policy| !policy.name.is_empty());
     let log = host.object("LogConfig")?;
-    let log = v1::LogConfig { driver: log.string("Type")?, options: log.string_map("Config")? };
+    let log = v1::LogConfig {
+        driver: log.string("Type")?,
+        options: log.string_map("Config")?,
+    };
     options.log = (log != v1::LogConfig::default()).then_some(log);
     options.terminal_size = terminal_size(host)?;
     let masked = host.opt_strings("MaskedPaths")?;
@@ -198,10 +207,18 @@ pub(crate) fn restart_policy(policy: &Fields<'_>) -> Result<v1::RestartPolicy> {
 
 /// `ConsoleSize` is [height, width]; zeros mean that nobody knows.
 pub(crate) fn terminal_size(fields: &Fields<'_>) -> Result<Option<v1::TerminalSize>> {
-    let Some(Value::Array(size)) = fields.get("ConsoleSize") else { return Ok(None) };
-    let side = |at: usize| size.get(at).and_then(Value::as_u64).and_then(|side| side.try_into().ok());
+    let Some(Value::Array(size)) = fields.get("ConsoleSize") else {
+        return Ok(None);
+    };
+    let side = |at: usize| {
+        size.get(at)
+            .and_then(Value::as_u64)
+            .and_then(|side| side.try_into().ok())
+    };
     let (Some(height), Some(width)) = (side(0), side(1)) else {
-        return Err(Failure::bad_request("invalid ConsoleSize: [height, width] expected"));
+        return Err(Failure::bad_request(
+            "invalid ConsoleSize: [height, width] expected",
+        ));
     };
     Ok((height > 0 && width > 0).then_some(v1::TerminalSize { width, height }))
 }
@@ -330,12 +347,21 @@ mod tests {
         assert_eq!(options.volumes, ["/data"]);
         assert_eq!((options.stop_timeout, options.stop_timeout_set), (3, true));
         let limits = options.resources.unwrap();
-        assert_eq!((limits.memory, limits.nano_cpus, limits.pids_limit), (1 << 20, 500_000_000, -1));
+        assert_eq!(
+            (limits.memory, limits.nano_cpus, limits.pids_limit),
+            (1 << 20, 500_000_000, -1)
+        );
         assert!(!limits.memory_swappiness_set && !options.paths_set);
         assert_eq!(options.ports[0].host_port, "8080");
         assert_eq!(options.restart_policy.unwrap().maximum_retry_count, 2);
         assert_eq!(options.mounts[0].propagation, "rslave");
-        assert_eq!(options.terminal_size, Some(v1::TerminalSize { width: 80, height: 24 }));
+        assert_eq!(
+            options.terminal_size,
+            Some(v1::TerminalSize {
+                width: 80,
+                height: 24
+            })
+        );
         assert_eq!(options.ulimits[0].hard, 20);
         assert_eq!(options.networks["n"].aliases, ["x"]);
     }
@@ -343,7 +369,9 @@ mod tests {
     #[test]
     fn entrypoint_null_empty_and_blank_differ() {
         let options = |entrypoint: Value| {
-            from_json(Some(&json!({"Image": "x", "Entrypoint": entrypoint}))).unwrap().1
+            from_json(Some(&json!({"Image": "x", "Entrypoint": entrypoint})))
+                .unwrap()
+                .1
         };
         assert!(!options(Value::Null).entrypoint_set);
         assert!(options(json!([])).entrypoint_set);
@@ -368,10 +396,13 @@ mod tests {
             message(json!({"Image": "x", "HostConfig": {"Mounts": [{"Type": "cloud"}]}})),
             "invalid mount config for type \"cloud\": mount type unknown"
         );
-        assert!(message(json!({"Image": "x", "HostConfig": {"PortBindings": {"x/tcp": null}}}))
-            .contains("invalid port specification"));
-        assert!(message(json!({"Image": "x", "HostConfig": {"BlkioWeight": -1}}))
-            .contains("uint16"));
+        assert!(
+            message(json!({"Image": "x", "HostConfig": {"PortBindings": {"x/tcp": null}}}))
+                .contains("invalid port specification")
+        );
+        assert!(
+            message(json!({"Image": "x", "HostConfig": {"BlkioWeight": -1}})).contains("uint16")
+        );
     }
 
     #[test]

@@ -23,7 +23,10 @@ pub(crate) fn of(
     let mut value = Map::new();
     let mut put = |key: &str, item: Value| value.insert(key.to_owned(), item);
     put("Id", json!(container.id));
-    put("Created", json!(time::rfc3339(container.created_at.as_ref())));
+    put(
+        "Created",
+        json!(time::rfc3339(container.created_at.as_ref())),
+    );
     put("Path", json!(details.path));
     put("Args", json!(details.args));
     put("State", status::to_json(&state));
@@ -35,7 +38,14 @@ pub(crate) fn of(
     put("Name", json!(format!("/{}", container.name)));
     put("RestartCount", json!(state.restart_count));
     put("Driver", json!(details.driver));
-    put("Platform", json!(if details.platform.is_empty() { "linux" } else { &details.platform }));
+    put(
+        "Platform",
+        json!(if details.platform.is_empty() {
+            "linux"
+        } else {
+            &details.platform
+        }),
+    );
     put("MountLabel", json!(""));
     put("ProcessLabel", json!(""));
     put("AppArmorProfile", json!(""));
@@ -46,13 +56,22 @@ pub(crate) fn of(
         put("SizeRw", json!(container.size_rw));
         put("SizeRootFs", json!(container.size_root_fs));
     }
-    put("Mounts", container.mounts.iter().map(mount::point).collect());
+    put(
+        "Mounts",
+        container.mounts.iter().map(mount::point).collect(),
+    );
     put("Config", config_of(details, &container.id, host_name));
-    put("NetworkSettings", docker::network_settings(&container, &details.network_namespace));
+    put(
+        "NetworkSettings",
+        docker::network_settings(&container, &details.network_namespace),
+    );
     if let Some(manifest) = &details.image_manifest
         && version >= ApiVersion::new(1, 48)
     {
-        put("ImageManifestDescriptor", super::image::descriptor(manifest));
+        put(
+            "ImageManifestDescriptor",
+            super::image::descriptor(manifest),
+        );
     }
     Value::Object(value)
 }
@@ -60,10 +79,17 @@ pub(crate) fn of(
 fn config_of(details: &v1::ContainerDetails, id: &str, host_name: &str) -> Value {
     let options = details.options.clone().unwrap_or_default();
     let shared = options.uts_mode == "host" || options.network_mode == "host";
-    let hostname = if shared { host_name } else { id.get(..12).unwrap_or(id) };
+    let hostname = if shared {
+        host_name
+    } else {
+        id.get(..12).unwrap_or(id)
+    };
     let mut value = config::of_container(details, hostname);
     if let Value::Object(value) = &mut value {
-        value.extend(host_config::echo_part(&host_config::echo(&options), "Config"));
+        value.extend(host_config::echo_part(
+            &host_config::echo(&options),
+            "Config",
+        ));
     }
     value
 }
@@ -71,14 +97,21 @@ fn config_of(details: &v1::ContainerDetails, id: &str, host_name: &str) -> Value
 fn graph_driver(details: &v1::ContainerDetails) -> Value {
     let data = |name: &str| details.driver_data.get(name).cloned();
     let mut paths = Map::new();
-    for (key, name) in
-        [("LowerDir", "lower"), ("MergedDir", "merged"), ("UpperDir", "upper"), ("WorkDir", "work")]
-    {
+    for (key, name) in [
+        ("LowerDir", "lower"),
+        ("MergedDir", "merged"),
+        ("UpperDir", "upper"),
+        ("WorkDir", "work"),
+    ] {
         if let Some(path) = data(name) {
             paths.insert(key.into(), json!(path));
         }
     }
-    let paths = if paths.is_empty() { Value::Null } else { Value::Object(paths) };
+    let paths = if paths.is_empty() {
+        Value::Null
+    } else {
+        Value::Object(paths)
+    };
     json!({"Data": paths, "Name": details.driver})
 }
 
@@ -101,8 +134,12 @@ mod tests {
             }
         });
         let (image, options) = create::from_json(Some(&body)).unwrap();
-        let container =
-            v1::Container { id: "b".repeat(64), name: "n".into(), image, ..Default::default() };
+        let container = v1::Container {
+            id: "b".repeat(64),
+            name: "n".into(),
+            image,
+            ..Default::default()
+        };
         let details = v1::ContainerDetails {
             container: Some(container),
             options: Some(options),
@@ -110,8 +147,16 @@ mod tests {
         };
         let value = of(&details, false, version::MAX, "machine");
         let host = &value["HostConfig"];
-        for key in ["Binds", "Init", "CapAdd", "Memory", "ContainerIDFile", "VolumeDriver", "Mounts",
-                    "PortBindings"] {
+        for key in [
+            "Binds",
+            "Init",
+            "CapAdd",
+            "Memory",
+            "ContainerIDFile",
+            "VolumeDriver",
+            "Mounts",
+            "PortBindings",
+        ] {
             assert_eq!(host[key], body["HostConfig"][key], "{key}");
         }
         assert_eq!(host["NetworkMode"], "default");

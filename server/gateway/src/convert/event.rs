@@ -8,7 +8,11 @@ use super::{reference::familiar, sorted, time};
 /// One event; containers and images with the fields of old clients.
 pub(crate) fn of(event: &v1::Event) -> Value {
     let is_image = event.r#type == "image";
-    let id = if is_image { familiar(&event.id) } else { &event.id };
+    let id = if is_image {
+        familiar(&event.id)
+    } else {
+        &event.id
+    };
     let mut attributes = event.attributes.clone();
     for key in ["image", "name"] {
         if let Some(name) = attributes.get_mut(key)
@@ -30,7 +34,10 @@ pub(crate) fn of(event: &v1::Event) -> Value {
     }
     put("Type", json!(event.r#type));
     put("Action", json!(event.action));
-    put("Actor", json!({"ID": id, "Attributes": sorted(&attributes)}));
+    put(
+        "Actor",
+        json!({"ID": id, "Attributes": sorted(&attributes)}),
+    );
     put("scope", json!("local"));
     put("time", json!(time::unix(event.time.as_ref())));
     put("timeNano", json!(time::unix_nanos(event.time.as_ref())));
@@ -62,12 +69,18 @@ mod tests {
     fn container_events_have_old_and_new_fields() {
         let event = v1::Event {
             number: 7,
-            time: Some(prost_types::Timestamp { seconds: 5, nanos: 6 }),
+            time: Some(prost_types::Timestamp {
+                seconds: 5,
+                nanos: 6,
+            }),
             r#type: "container".into(),
             action: "die".into(),
             id: "abc".into(),
             attributes: [
-                ("image".to_owned(), "docker.io/library/busybox:latest".to_owned()),
+                (
+                    "image".to_owned(),
+                    "docker.io/library/busybox:latest".to_owned(),
+                ),
                 ("exitCode".to_owned(), "3".to_owned()),
             ]
             .into(),
@@ -78,7 +91,10 @@ mod tests {
             value.to_string(),
             r#"{"status":"die","id":"abc","from":"busybox:latest","Type":"container","Action":"die","Actor":{"ID":"abc","Attributes":{"exitCode":"3","image":"busybox:latest"}},"scope":"local","time":5,"timeNano":5000000006}"#
         );
-        let volume = of(&v1::Event { r#type: "volume".into(), ..event });
+        let volume = of(&v1::Event {
+            r#type: "volume".into(),
+            ..event
+        });
         assert!(volume.get("status").is_none());
     }
 }

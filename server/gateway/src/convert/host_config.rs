@@ -11,7 +11,10 @@ pub(crate) fn of(options: &v1::ContainerOptions, default_log: &str) -> Value {
     let echo = echo(options);
     let mut value = general(options, default_log);
     value.extend(namespaces(options));
-    value.extend(resources::to_json(&options.resources.clone().unwrap_or_default(), options));
+    value.extend(resources::to_json(
+        &options.resources.clone().unwrap_or_default(),
+        options,
+    ));
     if !options.mounts.is_empty() {
         let mounts: Value = options.mounts.iter().map(mount::to_json).collect();
         value.insert("Mounts".into(), mounts);
@@ -25,8 +28,14 @@ pub(crate) fn of(options: &v1::ContainerOptions, default_log: &str) -> Value {
             json!(default)
         }
     };
-    value.insert("MaskedPaths".into(), paths(&options.masked_paths, create::MASKED_PATHS));
-    value.insert("ReadonlyPaths".into(), paths(&options.readonly_paths, create::READONLY_PATHS));
+    value.insert(
+        "MaskedPaths".into(),
+        paths(&options.masked_paths, create::MASKED_PATHS),
+    );
+    value.insert(
+        "ReadonlyPaths".into(),
+        paths(&options.readonly_paths, create::READONLY_PATHS),
+    );
     if options.init {
         value.insert("Init".into(), json!(true));
     }
@@ -43,14 +52,25 @@ pub(crate) fn echo(options: &v1::ContainerOptions) -> Value {
 
 /// The echo of one part ("Config" or "HostConfig").
 pub(crate) fn echo_part(echo: &Value, part: &str) -> Map<String, Value> {
-    echo.get(part).and_then(Value::as_object).cloned().unwrap_or_default()
+    echo.get(part)
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn general(options: &v1::ContainerOptions, default_log: &str) -> Map<String, Value> {
     let log = options.log.clone().unwrap_or_default();
-    let driver = if log.driver.is_empty() { default_log } else { &log.driver };
+    let driver = if log.driver.is_empty() {
+        default_log
+    } else {
+        &log.driver
+    };
     let restart = options.restart_policy.clone().unwrap_or_default();
-    let restart_name = if restart.name.is_empty() { "no" } else { &restart.name };
+    let restart_name = if restart.name.is_empty() {
+        "no"
+    } else {
+        &restart.name
+    };
     let mut value = object(json!({
         "Binds": list_or_null(&options.binds),
         "ContainerIDFile": "",
@@ -85,7 +105,11 @@ fn general(options: &v1::ContainerOptions, default_log: &str) -> Map<String, Val
 }
 
 fn namespaces(options: &v1::ContainerOptions) -> Map<String, Value> {
-    let shm = if options.shm_size == 0 { 64 << 20 } else { options.shm_size };
+    let shm = if options.shm_size == 0 {
+        64 << 20
+    } else {
+        options.shm_size
+    };
     let mut value = object(json!({
         "PidMode": options.pid_mode,
         "Privileged": options.privileged,

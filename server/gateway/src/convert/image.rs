@@ -20,11 +20,18 @@ pub(crate) struct Sizes {
 
 /// One element of GET /images/json.
 pub(crate) fn summary(image: &v1::Image, sizes: Sizes, version: ApiVersion) -> Value {
-    let labels = if image.labels.is_empty() { Value::Null } else { sorted(&image.labels) };
+    let labels = if image.labels.is_empty() {
+        Value::Null
+    } else {
+        sorted(&image.labels)
+    };
     let mut value = Map::new();
     let mut put = |key: &str, item: Value| value.insert(key.to_owned(), item);
     put("Containers", json!(sizes.containers));
-    put("Created", json!(image.created_at.as_ref().map_or(0, |time| time.seconds)));
+    put(
+        "Created",
+        json!(image.created_at.as_ref().map_or(0, |time| time.seconds)),
+    );
     put("Id", json!(image.id));
     put("Labels", labels);
     put("ParentId", json!(image.parent));
@@ -42,7 +49,11 @@ pub(crate) fn summary(image: &v1::Image, sizes: Sizes, version: ApiVersion) -> V
 fn tags(image: &v1::Image, version: ApiVersion) -> Value {
     let tags: Vec<&str> = tag_names(image).collect();
     let old = version < ApiVersion::new(1, 43);
-    if tags.is_empty() && old { json!(["<none>:<none>"]) } else { json!(tags) }
+    if tags.is_empty() && old {
+        json!(["<none>:<none>"])
+    } else {
+        json!(tags)
+    }
 }
 
 fn digests(image: &v1::Image, version: ApiVersion) -> Value {
@@ -56,13 +67,21 @@ fn digests(image: &v1::Image, version: ApiVersion) -> Value {
 }
 
 fn tag_names(image: &v1::Image) -> impl Iterator<Item = &str> {
-    image.names.iter().map(|name| familiar(name)).filter(|name| !is_digested(name))
+    image
+        .names
+        .iter()
+        .map(|name| familiar(name))
+        .filter(|name| !is_digested(name))
 }
 
 fn repo_digests(image: &v1::Image) -> Vec<String> {
     let named = image.names.iter().filter(|name| is_digested(name));
-    let mut digests: Vec<String> =
-        image.repo_digests.iter().chain(named).map(|name| familiar(name).to_owned()).collect();
+    let mut digests: Vec<String> = image
+        .repo_digests
+        .iter()
+        .chain(named)
+        .map(|name| familiar(name).to_owned())
+        .collect();
     digests.sort();
     digests.dedup();
     digests
@@ -72,7 +91,12 @@ fn repo_digests(image: &v1::Image) -> Vec<String> {
 pub(crate) fn inspect(details: &v1::ImageDetails, version: ApiVersion) -> Value {
     let image = details.image.clone().unwrap_or_default();
     let raw: Value = serde_json::from_slice(&details.config_json).unwrap_or_default();
-    let text = |key: &str| raw.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let text = |key: &str| {
+        raw.get(key)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
     let mut value = Map::new();
     let mut put = |key: &str, item: Value| value.insert(key.to_owned(), item);
     put("Id", json!(image.id));
@@ -83,7 +107,10 @@ pub(crate) fn inspect(details: &v1::ImageDetails, version: ApiVersion) -> Value 
     put("Created", json!(time::rfc3339(image.created_at.as_ref())));
     if version < ApiVersion::new(1, 45) {
         put("Container", json!(text("container")));
-        put("ContainerConfig", config(raw.get("container_config"), ApiVersion::new(1, 44)));
+        put(
+            "ContainerConfig",
+            config(raw.get("container_config"), ApiVersion::new(1, 44)),
+        );
     }
     put("DockerVersion", json!(text("docker_version")));
     put("Author", json!(details.author));
@@ -98,8 +125,14 @@ pub(crate) fn inspect(details: &v1::ImageDetails, version: ApiVersion) -> Value 
         put("VirtualSize", json!(image.size));
     }
     put("GraphDriver", graph_driver(details));
-    put("RootFS", json!({"Type": "layers", "Layers": details.diff_ids}));
-    put("Metadata", json!({"LastTagTime": time::rfc3339(image.updated_at.as_ref())}));
+    put(
+        "RootFS",
+        json!({"Type": "layers", "Layers": details.diff_ids}),
+    );
+    put(
+        "Metadata",
+        json!({"LastTagTime": time::rfc3339(image.updated_at.as_ref())}),
+    );
     if let Some(target) = &image.target
         && version >= ApiVersion::new(1, 48)
     {
@@ -122,8 +155,19 @@ fn config(raw: Option<&Value>, version: ApiVersion) -> Value {
             Value::Number(_) => false,
         };
         const IMAGE_ONLY: &[&str] = &[
-            "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels",
-            "StopSignal", "ArgsEscaped", "Healthcheck", "OnBuild", "Shell",
+            "User",
+            "ExposedPorts",
+            "Env",
+            "Entrypoint",
+            "Cmd",
+            "Volumes",
+            "WorkingDir",
+            "Labels",
+            "StopSignal",
+            "ArgsEscaped",
+            "Healthcheck",
+            "OnBuild",
+            "Shell",
         ];
         let kept = given
             .into_iter()
@@ -185,8 +229,12 @@ pub(crate) fn platform(platform: &v1::Platform) -> Value {
 /// GET /images/{name}/history, newest first.
 pub(crate) fn history(entries: &[v1::HistoryEntry]) -> Value {
     let entry = |entry: &v1::HistoryEntry| {
-        let tags: Vec<&str> =
-            entry.names.iter().map(|name| familiar(name)).filter(|name| !is_digested(name)).collect();
+        let tags: Vec<&str> = entry
+            .names
+            .iter()
+            .map(|name| familiar(name))
+            .filter(|name| !is_digested(name))
+            .collect();
         json!({
             "Comment": entry.comment,
             "Created": time::unix(entry.created_at.as_ref()),
@@ -201,7 +249,9 @@ pub(crate) fn history(entries: &[v1::HistoryEntry]) -> Value {
 
 /// What a removal took away: names first, then ids.
 pub(crate) fn removed(untagged: &[String], deleted: &[String]) -> Value {
-    let names = untagged.iter().map(|name| json!({"Untagged": familiar(name)}));
+    let names = untagged
+        .iter()
+        .map(|name| json!({"Untagged": familiar(name)}));
     let ids = deleted.iter().map(|id| json!({"Deleted": id}));
     names.chain(ids).collect()
 }
@@ -241,13 +291,22 @@ mod tests {
 
     #[test]
     fn lists_show_short_names_and_old_clients_get_old_fields() {
-        let sizes = Sizes { shared: -1, containers: -1 };
+        let sizes = Sizes {
+            shared: -1,
+            containers: -1,
+        };
         let value = summary(&image(), sizes, version::MAX);
         assert_eq!(value["RepoTags"], json!(["busybox:latest"]));
         assert_eq!(value["RepoDigests"], json!(["busybox@sha256:2"]));
         assert!(value.get("VirtualSize").is_none());
-        let dangling = v1::Image { id: "sha256:1".into(), ..Default::default() };
-        assert_eq!(summary(&dangling, sizes, version::MAX)["RepoTags"], json!([]));
+        let dangling = v1::Image {
+            id: "sha256:1".into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            summary(&dangling, sizes, version::MAX)["RepoTags"],
+            json!([])
+        );
         let old = summary(&dangling, sizes, ApiVersion::new(1, 41));
         assert_eq!(old["RepoTags"], json!(["<none>:<none>"]));
         assert_eq!(old["RepoDigests"], json!(["<none>@<none>"]));
@@ -258,7 +317,9 @@ mod tests {
     fn inspect_follows_the_api_version() {
         let details = v1::ImageDetails {
             image: Some(image()),
-            config_json: br#"{"config":{"Cmd":["sh"],"Hostname":"x","Env":null}}"#.to_vec().into(),
+            config_json: br#"{"config":{"Cmd":["sh"],"Hostname":"x","Env":null}}"#
+                .to_vec()
+                .into(),
             os: "linux".into(),
             diff_ids: vec!["sha256:a".into()],
             ..Default::default()

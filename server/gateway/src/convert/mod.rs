@@ -21,7 +21,11 @@ use serde_json::Value;
 
 /// An empty list is null in docker's answers where nobody gave one.
 fn list_or_null(items: &[String]) -> Value {
-    if items.is_empty() { Value::Null } else { items.iter().cloned().map(Value::from).collect() }
+    if items.is_empty() {
+        Value::Null
+    } else {
+        items.iter().cloned().map(Value::from).collect()
+    }
 }
 
 /// A list of names as a set, `{"name": {}}`; null when there are none.
@@ -36,5 +40,8 @@ fn set_or_null(items: &[String]) -> Value {
 /// A map in the order of its keys, so that two answers are the same.
 fn sorted(map: &std::collections::HashMap<String, String>) -> Value {
     let sorted: std::collections::BTreeMap<_, _> = map.iter().collect();
-    sorted.into_iter().map(|(key, value)| (key.clone(), Value::from(value.clone()))).collect()
+    sorted
+        .into_iter()
+        .map(|(key, value)| (key.clone(), Value::from(value.clone())))
+        .collect()
 }

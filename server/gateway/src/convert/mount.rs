@@ -49,16 +49,16 @@ fn mount(item: &Fields<'_>) -> Result<v1::Mount> {
 
 /// `[["uid", "1000"], ["noexec"]]` as mount options.
 fn tmpfs_options(tmpfs: &Fields<'_>) -> Result<Vec<String>> {
-    let Some(Value::Array(items)) = tmpfs.get("Options") else { return Ok(Vec::new()) };
+    let Some(Value::Array(items)) = tmpfs.get("Options") else {
+        return Ok(Vec::new());
+    };
     let option = |item: &Value| -> Option<String> {
         let words: Vec<&str> = item.as_array()?.iter().filter_map(Value::as_str).collect();
         (!words.is_empty()).then(|| words.join("="))
     };
     items
         .iter()
-        .map(|item| {
-            option(item).ok_or_else(|| Failure::bad_request("invalid tmpfs mount options"))
-        })
+        .map(|item| option(item).ok_or_else(|| Failure::bad_request("invalid tmpfs mount options")))
         .collect()
 }
 
@@ -81,7 +81,9 @@ pub(crate) fn to_json(mount: &v1::Mount) -> Value {
         "bind" => ("BindOptions", bind_options(mount)),
         "tmpfs" => ("TmpfsOptions", tmpfs_to_json(mount)),
         "volume" => ("VolumeOptions", volume_options(mount)),
-        _ if !mount.subpath.is_empty() => ("ImageOptions", object(json!({"Subpath": mount.subpath}))),
+        _ if !mount.subpath.is_empty() => {
+            ("ImageOptions", object(json!({"Subpath": mount.subpath})))
+        }
         _ => ("ImageOptions", Map::new()),
     };
     if !options.is_empty() {

@@ -32,17 +32,30 @@ fn counted(status: &str, digest: &str, current: i64, total: i64) -> Value {
 /// The lines of one pull message; `asked` is what the client wants to pull.
 pub(crate) fn pull(message: &v1::PullProgress, asked: &str) -> Vec<Value> {
     use pull_progress::Stage;
-    let reference =
-        if message.reference.is_empty() { asked } else { familiar(&message.reference) };
+    let reference = if message.reference.is_empty() {
+        asked
+    } else {
+        familiar(&message.reference)
+    };
     match message.stage() {
         Stage::Resolved => vec![pulling_from(reference)],
         Stage::Queued => vec![layer("Pulling fs layer", &message.layer)],
         Stage::Downloading => {
-            vec![counted("Downloading", &message.layer, message.current, message.total)]
+            vec![counted(
+                "Downloading",
+                &message.layer,
+                message.current,
+                message.total,
+            )]
         }
         Stage::Downloaded => vec![layer("Download complete", &message.layer)],
         Stage::Extracting => {
-            vec![counted("Extracting", &message.layer, message.current, message.total)]
+            vec![counted(
+                "Extracting",
+                &message.layer,
+                message.current,
+                message.total,
+            )]
         }
         Stage::Complete => vec![layer("Pull complete", &message.layer)],
         Stage::Exists => vec![layer("Already exists", &message.layer)],
@@ -64,7 +77,11 @@ fn pulling_from(reference: &str) -> Value {
     let repository = path(reference);
     // Docker's own registry: the path is said in full.
     let official = !repository.contains('/');
-    let shown = if official { format!("library/{repository}") } else { repository.to_owned() };
+    let shown = if official {
+        format!("library/{repository}")
+    } else {
+        repository.to_owned()
+    };
     let shown = match shown.split_once('/') {
         Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => rest.to_owned(),
         _ => shown,
@@ -74,11 +91,18 @@ fn pulling_from(reference: &str) -> Value {
 
 fn done(message: &v1::PullProgress, reference: &str) -> Vec<Value> {
     let mut lines = Vec::new();
-    let target = message.image.as_ref().and_then(|image| image.target.as_ref());
+    let target = message
+        .image
+        .as_ref()
+        .and_then(|image| image.target.as_ref());
     if let Some(target) = target {
         lines.push(json!({"status": format!("Digest: {}", target.digest)}));
     }
-    let what = if message.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+    let what = if message.up_to_date {
+        "Image is up to date"
+    } else {
+        "Downloaded newer image"
+    };
     let reference = with_tag(reference);
     lines.push(json!({"status": format!("Status: {what} for {reference}")}));
     lines
@@ -90,12 +114,20 @@ pub(crate) fn push(message: &v1::PushProgress) -> Vec<Value> {
     match message.stage() {
         Stage::Queued => vec![layer("Preparing", &message.digest)],
         Stage::Uploading => {
-            vec![counted("Pushing", &message.digest, message.current, message.total)]
+            vec![counted(
+                "Pushing",
+                &message.digest,
+                message.current,
+                message.total,
+            )]
         }
         Stage::Pushed => vec![layer("Pushed", &message.digest)],
         Stage::Exists => vec![layer("Layer already exists", &message.digest)],
         Stage::Mounted => {
-            vec![layer(&format!("Mounted from {}", path(familiar(&message.message))), &message.digest)]
+            vec![layer(
+                &format!("Mounted from {}", path(familiar(&message.message))),
+                &message.digest,
+            )]
         }
         Stage::Done => {
             let tag = match split_tag(&message.reference).1 {
@@ -138,7 +170,10 @@ mod tests {
             current: 1,
             total: 2,
             image: Some(v1::Image {
-                target: Some(v1::Descriptor { digest: "sha256:d".into(), ..Default::default() }),
+                target: Some(v1::Descriptor {
+                    digest: "sha256:d".into(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             ..Default::default()
@@ -155,8 +190,10 @@ mod tests {
         );
         assert_eq!(
             pull_line(Stage::Downloading),
-            [json!({"status": "Downloading", "progressDetail": {"current": 1, "total": 2},
-                    "id": "0123456789ab"})]
+            [
+                json!({"status": "Downloading", "progressDetail": {"current": 1, "total": 2},
+                    "id": "0123456789ab"})
+            ]
         );
         assert_eq!(
             pull_line(Stage::Complete),
@@ -191,6 +228,9 @@ mod tests {
         };
         let lines = push(&message);
         assert_eq!(lines[0]["status"], "1: digest: sha256:d size: 9");
-        assert_eq!(lines[1]["aux"], json!({"Tag": "1", "Digest": "sha256:d", "Size": 9}));
+        assert_eq!(
+            lines[1]["aux"],
+            json!({"Tag": "1", "Digest": "sha256:d", "Size": 9})
+        );
     }
 }

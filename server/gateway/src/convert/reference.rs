@@ -3,7 +3,9 @@
 
 /// The short form of a normalized name, as docker shows it.
 pub(crate) fn familiar(name: &str) -> &str {
-    let Some(short) = name.strip_prefix("docker.io/") else { return name };
+    let Some(short) = name.strip_prefix("docker.io/") else {
+        return name;
+    };
     short.strip_prefix("library/").unwrap_or(short)
 }
 
@@ -53,10 +55,16 @@ mod tests {
 
     #[test]
     fn names_are_shown_short() {
-        assert_eq!(familiar("docker.io/library/busybox:latest"), "busybox:latest");
+        assert_eq!(
+            familiar("docker.io/library/busybox:latest"),
+            "busybox:latest"
+        );
         assert_eq!(familiar("docker.io/a/b:1"), "a/b:1");
         assert_eq!(familiar("ghcr.io/a/b@sha256:0"), "ghcr.io/a/b@sha256:0");
-        assert_eq!(familiar("localhost:5000/library/x"), "localhost:5000/library/x");
+        assert_eq!(
+            familiar("localhost:5000/library/x"),
+            "localhost:5000/library/x"
+        );
     }
 
     #[test]

@@ -8,7 +8,9 @@ use crate::{failure::Result, fields::Fields};
 /// Reads the limits out of a HostConfig or an update body. In an update a
 /// field that is missing stays as it is.
 pub(crate) fn from_json(host: &Fields<'_>) -> Result<v1::Resources> {
-    let swappiness = host.opt_int("MemorySwappiness")?.filter(|value| *value != -1);
+    let swappiness = host
+        .opt_int("MemorySwappiness")?
+        .filter(|value| *value != -1);
     Ok(v1::Resources {
         memory: host.int("Memory")?,
         memory_swap: host.int("MemorySwap")?,
@@ -25,7 +27,9 @@ pub(crate) fn from_json(host: &Fields<'_>) -> Result<v1::Resources> {
         cpuset_cpus: host.string("CpusetCpus")?,
         cpuset_mems: host.string("CpusetMems")?,
         // Given as 0 it means "no limit", which an update has to say.
-        pids_limit: host.opt_int("PidsLimit")?.map_or(0, |limit| if limit == 0 { -1 } else { limit }),
+        pids_limit: host
+            .opt_int("PidsLimit")?
+            .map_or(0, |limit| if limit == 0 { -1 } else { limit }),
         blkio_weight: host.small("BlkioWeight", "uint16")?,
         blkio_weight_device: weights(host)?,
         blkio_device_read_bps: rates(host, "BlkioDeviceReadBps")?,
@@ -38,7 +42,10 @@ pub(crate) fn from_json(host: &Fields<'_>) -> Result<v1::Resources> {
 fn weights(host: &Fields<'_>) -> Result<Vec<v1::WeightDevice>> {
     let devices = host.objects("BlkioWeightDevice")?;
     let device = |item: &Fields<'_>| {
-        Ok(v1::WeightDevice { path: item.string("Path")?, weight: item.small("Weight", "uint16")? })
+        Ok(v1::WeightDevice {
+            path: item.string("Path")?,
+            weight: item.small("Weight", "uint16")?,
+        })
     };
     devices.iter().map(device).collect()
 }
@@ -46,15 +53,24 @@ fn weights(host: &Fields<'_>) -> Result<Vec<v1::WeightDevice>> {
 fn rates(host: &Fields<'_>, key: &str) -> Result<Vec<v1::ThrottleDevice>> {
     let devices = host.objects(key)?;
     let device = |item: &Fields<'_>| {
-        Ok(v1::ThrottleDevice { path: item.string("Path")?, rate: item.small("Rate", "uint64")? })
+        Ok(v1::ThrottleDevice {
+            path: item.string("Path")?,
+            rate: item.small("Rate", "uint64")?,
+        })
     };
     devices.iter().map(device).collect()
 }
 
 /// The fields as HostConfig shows them, in docker's order.
-pub(crate) fn to_json(limits: &v1::Resources, options: &v1::ContainerOptions) -> Map<String, Value> {
+pub(crate) fn to_json(
+    limits: &v1::Resources,
+    options: &v1::ContainerOptions,
+) -> Map<String, Value> {
     let rates = |devices: &[v1::ThrottleDevice]| -> Value {
-        devices.iter().map(|device| json!({"Path": device.path, "Rate": device.rate})).collect()
+        devices
+            .iter()
+            .map(|device| json!({"Path": device.path, "Rate": device.rate}))
+            .collect()
     };
     let weights: Value = limits
         .blkio_weight_device

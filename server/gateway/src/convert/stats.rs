@@ -27,7 +27,10 @@ pub(crate) fn of(sample: &v1::StatsResponse, before: Option<&v1::StatsResponse>)
     put("storage_stats", json!({}));
     put("cpu_stats", cpu_of(Some(sample)));
     put("precpu_stats", cpu_of(before));
-    put("memory_stats", sample.memory.as_ref().map_or_else(|| json!({}), memory));
+    put(
+        "memory_stats",
+        sample.memory.as_ref().map_or_else(|| json!({}), memory),
+    );
     if !sample.networks.is_empty() {
         put("networks", networks(sample));
     }
@@ -36,8 +39,11 @@ pub(crate) fn of(sample: &v1::StatsResponse, before: Option<&v1::StatsResponse>)
 
 /// What dockerd sends for a container that does not run.
 pub(crate) fn of_stopped(id: &str, name: &str) -> Value {
-    let sample =
-        v1::StatsResponse { id: id.to_owned(), name: name.to_owned(), ..Default::default() };
+    let sample = v1::StatsResponse {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        ..Default::default()
+    };
     of(&sample, None)
 }
 
@@ -46,7 +52,11 @@ fn pids(pids: Option<&v1::PidsStats>) -> Value {
     if let Some(pids) = pids {
         value.insert("current".into(), json!(pids.current));
         // Go's clients know "no limit" as the largest number.
-        let limit = if pids.limit == 0 { u64::MAX } else { pids.limit };
+        let limit = if pids.limit == 0 {
+            u64::MAX
+        } else {
+            pids.limit
+        };
         value.insert("limit".into(), json!(limit));
     }
     Value::Object(value)
@@ -54,10 +64,12 @@ fn pids(pids: Option<&v1::PidsStats>) -> Value {
 
 fn blkio(blkio: Option<&v1::BlkioStats>) -> Value {
     let entries = |entries: &[v1::BlkioEntry]| -> Value {
-        let entry = |entry: &v1::BlkioEntry| {
-            json!({"major": entry.major, "minor": entry.minor, "op": entry.op, "value": entry.value})
-        };
-        if entries.is_empty() { Value::Null } else { entries.iter().map(entry).collect() }
+        let entry = |entry: &v1::BlkioEntry| json!({"major": entry.major, "minor": entry.minor, "op": entry.op, "value": entry.value});
+        if entries.is_empty() {
+            Value::Null
+        } else {
+            entries.iter().map(entry).collect()
+        }
     };
     json!({
         "io_service_bytes_recursive":
@@ -126,7 +138,12 @@ fn networks(sample: &v1::StatsResponse) -> Value {
             "tx_dropped": stats.tx_dropped,
         })
     };
-    Value::Object(sorted.into_iter().map(|(name, stats)| (name.clone(), network(stats))).collect())
+    Value::Object(
+        sorted
+            .into_iter()
+            .map(|(name, stats)| (name.clone(), network(stats)))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -136,8 +153,15 @@ mod tests {
     #[test]
     fn a_sample_carries_the_one_before() {
         let sample = |total| v1::StatsResponse {
-            cpu: Some(v1::CpuStats { usage_total: total, online_cpus: 2, ..Default::default() }),
-            pids: Some(v1::PidsStats { current: 1, limit: 0 }),
+            cpu: Some(v1::CpuStats {
+                usage_total: total,
+                online_cpus: 2,
+                ..Default::default()
+            }),
+            pids: Some(v1::PidsStats {
+                current: 1,
+                limit: 0,
+            }),
             name: "n".into(),
             ..Default::default()
         };

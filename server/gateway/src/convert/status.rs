@@ -110,10 +110,16 @@ mod tests {
         assert_eq!(says(ContainerStatus::Running), "Up 2 minutes");
         assert_eq!(says(ContainerStatus::Paused), "Up 2 minutes (Paused)");
         assert_eq!(says(ContainerStatus::Exited), "Exited (3) 30 seconds ago");
-        assert_eq!(says(ContainerStatus::Restarting), "Restarting (3) 30 seconds ago");
+        assert_eq!(
+            says(ContainerStatus::Restarting),
+            "Restarting (3) 30 seconds ago"
+        );
         assert_eq!(says(ContainerStatus::Removing), "Removal In Progress");
         let mut healthy = state(ContainerStatus::Running);
-        healthy.health = Some(v1::Health { status: "healthy".into(), ..Default::default() });
+        healthy.health = Some(v1::Health {
+            status: "healthy".into(),
+            ..Default::default()
+        });
         assert_eq!(sentence(&healthy, now), "Up 2 minutes (healthy)");
         assert_eq!(to_json(&healthy)["Health"]["FailingStreak"], 0);
     }
@@ -121,8 +127,15 @@ mod tests {
     #[test]
     fn paused_and_restarting_count_as_running() {
         assert_eq!(to_json(&state(ContainerStatus::Paused))["Running"], true);
-        assert_eq!(to_json(&state(ContainerStatus::Restarting))["Running"], true);
+        assert_eq!(
+            to_json(&state(ContainerStatus::Restarting))["Running"],
+            true
+        );
         assert_eq!(to_json(&state(ContainerStatus::Exited))["Running"], false);
-        assert!(to_json(&state(ContainerStatus::Exited)).get("Health").is_none());
+        assert!(
+            to_json(&state(ContainerStatus::Exited))
+                .get("Health")
+                .is_none()
+        );
     }
 }

@@ -15,7 +15,10 @@ pub(crate) fn of(container: &v1::Container, size: bool, now: Timestamp) -> Value
     put("Names", json!([format!("/{}", container.name)]));
     put("Image", json!(reference::familiar(&container.image)));
     put("ImageID", json!(container.image_id));
-    put("Command", json!(davit_client::docker::command_line(&container.command)));
+    put(
+        "Command",
+        json!(davit_client::docker::command_line(&container.command)),
+    );
     put("Created", json!(time::unix(container.created_at.as_ref())));
     put("Ports", docker::port_list(container));
     if size {
@@ -25,10 +28,20 @@ pub(crate) fn of(container: &v1::Container, size: bool, now: Timestamp) -> Value
     put("Labels", super::sorted(&container.labels));
     put("State", json!(status::word(&state)));
     put("Status", json!(status::sentence(&state, now)));
-    let mode = if container.network_mode.is_empty() { "default" } else { &container.network_mode };
+    let mode = if container.network_mode.is_empty() {
+        "default"
+    } else {
+        &container.network_mode
+    };
     put("HostConfig", json!({"NetworkMode": mode}));
-    put("NetworkSettings", json!({"Networks": docker::endpoints(container)}));
-    put("Mounts", container.mounts.iter().map(mount::point).collect());
+    put(
+        "NetworkSettings",
+        json!({"Networks": docker::endpoints(container)}),
+    );
+    put(
+        "Mounts",
+        container.mounts.iter().map(mount::point).collect(),
+    );
     Value::Object(value)
 }
 
@@ -44,7 +57,10 @@ mod tests {
             image: "busybox".into(),
             command: vec!["sh".into(), "-c".into(), "echo hi".into()],
             network_mode: "host".into(),
-            endpoints: vec![v1::NetworkEndpoint { network: "host".into(), ..Default::default() }],
+            endpoints: vec![v1::NetworkEndpoint {
+                network: "host".into(),
+                ..Default::default()
+            }],
             size_rw: 5,
             ..Default::default()
         };

@@ -13,7 +13,8 @@ pub(crate) const ZERO: &str = "0001-01-01T00:00:00Z";
 
 /// RFC 3339 with as many digits of the second as there are.
 pub(crate) fn rfc3339(time: Option<&Wire>) -> String {
-    time.and_then(instant).map_or_else(|| ZERO.to_owned(), |time| time.to_string())
+    time.and_then(instant)
+        .map_or_else(|| ZERO.to_owned(), |time| time.to_string())
 }
 
 /// RFC 3339 with nine digits: the columns of `docker logs -t`.
@@ -30,7 +31,9 @@ pub(crate) fn unix(time: Option<&Wire>) -> i64 {
 /// Unix nanoseconds.
 pub(crate) fn unix_nanos(time: Option<&Wire>) -> i64 {
     time.map_or(0, |time| {
-        time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())
+        time.seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(time.nanos.into())
     })
 }
 
@@ -39,23 +42,33 @@ pub(crate) fn instant(time: &Wire) -> Option<Timestamp> {
 }
 
 pub(crate) fn wire(time: Timestamp) -> Wire {
-    Wire { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+    Wire {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
 }
 
 /// How long ago a time was; zero when it lies ahead.
 pub(crate) fn since(time: Option<&Wire>, now: Timestamp) -> Duration {
-    let Some(time) = time.and_then(instant) else { return Duration::ZERO };
+    let Some(time) = time.and_then(instant) else {
+        return Duration::ZERO;
+    };
     Duration::try_from(now.duration_since(time)).unwrap_or_default()
 }
 
 /// Reads what a client gives as `since` or `until`; `None` for nothing or 0.
 pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Option<Wire>> {
-    let invalid =
-        || Failure::bad_request(format!("failed to parse value as time or duration: {text:?}"));
+    let invalid = || {
+        Failure::bad_request(format!(
+            "failed to parse value as time or duration: {text:?}"
+        ))
+    };
     if text.is_empty() || text == "0" {
         return Ok(None);
     }
-    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'-')
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'-')
         && !text[1..].contains('-')
     {
         return seconds(text).map(Some).ok_or_else(invalid);
@@ -64,7 +77,9 @@ pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Option<Wire>> {
         return Ok(Some(wire(time)));
     }
     if let Ok(local) = text.parse::<DateTime>() {
-        let time = TimeZone::system().to_timestamp(local).map_err(|_| invalid())?;
+        let time = TimeZone::system()
+            .to_timestamp(local)
+            .map_err(|_| invalid())?;
         return Ok(Some(wire(time)));
     }
     let ago = go_duration(text).ok_or_else(invalid)?;
@@ -91,7 +106,9 @@ fn go_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         let unit = match &rest[..end] {
             "ns" => 1e-9,
             "us" | "µs" => 1e-6,
@@ -141,9 +158,24 @@ mod tests {
         let time = at("2024-05-06T07:08:09.120Z");
         assert_eq!(rfc3339(Some(&time)), "2024-05-06T07:08:09.12Z");
         assert_eq!(rfc3339_fixed(Some(&time)), "2024-05-06T07:08:09.120000000Z");
-        assert_eq!(rfc3339(Some(&at("2024-05-06T07:08:09Z"))), "2024-05-06T07:08:09Z");
-        assert_eq!(unix_nanos(Some(&Wire { seconds: 2, nanos: 3 })), 2_000_000_003);
-        assert_eq!(rfc3339(Some(&Wire { seconds: i64::MAX, nanos: 0 })), ZERO);
+        assert_eq!(
+            rfc3339(Some(&at("2024-05-06T07:08:09Z"))),
+            "2024-05-06T07:08:09Z"
+        );
+        assert_eq!(
+            unix_nanos(Some(&Wire {
+                seconds: 2,
+                nanos: 3
+            })),
+            2_000_000_003
+        );
+        assert_eq!(
+            rfc3339(Some(&Wire {
+                seconds: i64::MAX,
+                nanos: 0
+            })),
+            ZERO
+        );
     }
 
     #[test]
@@ -152,15 +184,41 @@ mod tests {
         let read = |text: &str| parse(text, now).unwrap();
         assert_eq!(read(""), None);
         assert_eq!(read("0"), None);
-        assert_eq!(read("12.5"), Some(Wire { seconds: 12, nanos: 500_000_000 }));
+        assert_eq!(
+            read("12.5"),
+            Some(Wire {
+                seconds: 12,
+                nanos: 500_000_000
+            })
+        );
         assert_eq!(
             read("1136073600.000000001"),
-            Some(Wire { seconds: 1_136_073_600, nanos: 1 })
+            Some(Wire {
+                seconds: 1_136_073_600,
+                nanos: 1
+            })
         );
         assert_eq!(read("1h30m"), Some(at("2024-05-06T05:38:09Z")));
-        assert_eq!(read("2024-05-06T07:08:09+02:00"), Some(at("2024-05-06T05:08:09Z")));
-        assert_eq!(read("-5"), Some(Wire { seconds: -5, nanos: 0 }));
-        for text in ["x", "1.2.3", "5 apples", "1.0000000001", "99999999999999999999", "-", "."] {
+        assert_eq!(
+            read("2024-05-06T07:08:09+02:00"),
+            Some(at("2024-05-06T05:08:09Z"))
+        );
+        assert_eq!(
+            read("-5"),
+            Some(Wire {
+                seconds: -5,
+                nanos: 0
+            })
+        );
+        for text in [
+            "x",
+            "1.2.3",
+            "5 apples",
+            "1.0000000001",
+            "99999999999999999999",
+            "-",
+            ".",
+        ] {
             assert!(parse(text, now).is_err(), "{text}");
         }
     }

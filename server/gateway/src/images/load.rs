@@ -20,10 +20,18 @@ const DEPTH: usize = 16;
 pub(crate) async fn load(call: Call) -> Result<Reply> {
     let quiet = call.query.flag("quiet");
     let platform = create::platform(call.query.get("platform"))?;
-    let options = v1::ImportOptions { platform, ..Default::default() };
-    let first = ImportRequest { options: Some(options), ..Default::default() };
-    let (requests, breaks) =
-        body::upload(call.body, first, |data| ImportRequest { options: None, data });
+    let options = v1::ImportOptions {
+        platform,
+        ..Default::default()
+    };
+    let first = ImportRequest {
+        options: Some(options),
+        ..Default::default()
+    };
+    let (requests, breaks) = body::upload(call.body, first, |data| ImportRequest {
+        options: None,
+        data,
+    });
     let (steps, mut received) = mpsc::channel::<Result<v1::ImportProgress, Status>>(DEPTH);
     let mut images = call.gateway.stream().images();
     let working = async move {

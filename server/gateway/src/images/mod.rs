@@ -23,8 +23,7 @@ use crate::{
 /// Turns an error of a call on the image `name`; a missing image in dockerd's
 /// words.
 pub(crate) fn failure(status: Status, name: &str) -> Failure {
-    Failure::from(status)
-        .when_not_found(|| format!("No such image: {}", reference::with_tag(name)))
+    Failure::from(status).when_not_found(|| format!("No such image: {}", reference::with_tag(name)))
 }
 
 /// One line of a progress stream.

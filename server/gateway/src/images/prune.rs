@@ -19,7 +19,13 @@ pub(crate) async fn prune(call: Call) -> Result<Reply> {
         dry_run: false,
         filters: filters.to_v1(),
     };
-    let pruned = call.gateway.calls().images().prune(request).await?.into_inner();
+    let pruned = call
+        .gateway
+        .calls()
+        .images()
+        .prune(request)
+        .await?
+        .into_inner();
     Ok(reply::ok(&json!({
         "ImagesDeleted": image::pruned(&pruned.removed),
         "SpaceReclaimed": pruned.space_reclaimed,

@@ -36,12 +36,23 @@ async fn pull(call: Call) -> Result<Reply> {
     };
     // What goes wrong before the first line is an HTTP error.
     let begin = async {
-        let mut steps = call.gateway.stream().images().pull(request).await?.into_inner();
+        let mut steps = call
+            .gateway
+            .stream()
+            .images()
+            .pull(request)
+            .await?
+            .into_inner();
         let first = steps.message().await?;
         // That a name was understood is no answer of its registry yet.
-        let only_named =
-            first.as_ref().is_some_and(|step| step.stage() == Stage::Resolved);
-        let second = if only_named { steps.message().await? } else { None };
+        let only_named = first
+            .as_ref()
+            .is_some_and(|step| step.stage() == Stage::Resolved);
+        let second = if only_named {
+            steps.message().await?
+        } else {
+            None
+        };
         Ok((steps, [first, second]))
     };
     let (mut steps, first) = begin.await.map_err(|status| refusal(status, &asked))?;
@@ -77,7 +88,10 @@ fn all_tags(reference: &str) -> bool {
 }
 
 fn refusal(status: Status, asked: &str) -> Failure {
-    let denied = matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied);
+    let denied = matches!(
+        status.code(),
+        Code::Unauthenticated | Code::PermissionDenied
+    );
     // A registry out of reach is no reason to think that the daemon is.
     let unreachable =
         status.code() == Code::Unavailable && status.metadata().contains_key(KIND_KEY);
@@ -86,11 +100,20 @@ fn refusal(status: Status, asked: &str) -> Failure {
         return Failure::internal(failure.message());
     }
     // The daemon says most of this in docker's words itself.
-    let said = ["manifest for ", "no matching manifest ", "image with reference ", "pull access denied "]
-        .iter()
-        .any(|words| failure.message().starts_with(words));
+    let said = [
+        "manifest for ",
+        "no matching manifest ",
+        "image with reference ",
+        "pull access denied ",
+    ]
+    .iter()
+    .any(|words| failure.message().starts_with(words));
     if said {
-        return if denied { Failure::not_found(failure.message().to_owned()) } else { failure };
+        return if denied {
+            Failure::not_found(failure.message().to_owned())
+        } else {
+            failure
+        };
     }
     if denied {
         let repository = reference::split_tag(reference::familiar(asked)).0;
@@ -125,11 +148,18 @@ async fn import(call: Call) -> Result<Reply> {
         message: call.query.get("message").to_owned(),
         platform: create::platform(call.query.get("platform"))?,
     };
-    let first = CreateFromTarRequest { options: Some(options), ..Default::default() };
-    let (requests, breaks) =
-        body::upload(call.body, first, |data| CreateFromTarRequest { options: None, data });
+    let first = CreateFromTarRequest {
+        options: Some(options),
+        ..Default::default()
+    };
+    let (requests, breaks) = body::upload(call.body, first, |data| CreateFromTarRequest {
+        options: None,
+        data,
+    });
     let mut images = call.gateway.stream().images();
-    let image = body::whole(images.create_from_tar(requests), breaks).await??.into_inner();
+    let image = body::whole(images.create_from_tar(requests), breaks)
+        .await??
+        .into_inner();
     let line = reply::json_line(&json!({"status": image.id}), "\r\n");
     Ok(reply::full(StatusCode::OK, reply::JSON, line))
 }
@@ -146,8 +176,15 @@ mod tests {
             "pull access denied for localhost:5000/a, repository does not exist or may require"
         ));
         let missing = refusal(Status::not_found("gone"), "docker.io/library/a:1");
-        assert!(missing.message().starts_with("manifest for a:1 not found: manifest unknown"));
-        let said = refusal(Status::not_found("manifest for a:1 not found: x"), "docker.io/library/a:1");
+        assert!(
+            missing
+                .message()
+                .starts_with("manifest for a:1 not found: manifest unknown")
+        );
+        let said = refusal(
+            Status::not_found("manifest for a:1 not found: x"),
+            "docker.io/library/a:1",
+        );
         assert_eq!(said.message(), "manifest for a:1 not found: x");
         assert!(all_tags("localhost:5000/a"));
         assert!(!all_tags("a@sha256:0"));

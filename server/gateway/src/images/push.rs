@@ -53,10 +53,11 @@ pub(crate) async fn push(call: Call) -> Result<Reply> {
 }
 
 fn refusal(status: tonic::Status, asked: &str) -> serde_json::Value {
-    let repository = reference::split_tag(reference::familiar(asked)).0.to_owned();
-    let failure = Failure::from(status).when_not_found(|| {
-        format!("An image does not exist locally with the tag: {repository}")
-    });
+    let repository = reference::split_tag(reference::familiar(asked))
+        .0
+        .to_owned();
+    let failure = Failure::from(status)
+        .when_not_found(|| format!("An image does not exist locally with the tag: {repository}"));
     progress::error(failure.message())
 }
 

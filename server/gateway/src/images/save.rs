@@ -28,14 +28,27 @@ async fn save(call: Call, images: Vec<String>) -> Result<Reply> {
     let platform = create::platform(call.query.get("platform"))?;
     let request = v1::ExportRequest { images, platform };
     let begin = async {
-        let mut chunks = call.gateway.stream().images().export(request).await?.into_inner();
+        let mut chunks = call
+            .gateway
+            .stream()
+            .images()
+            .export(request)
+            .await?
+            .into_inner();
         let first = chunks.message().await?;
         Ok((chunks, first))
     };
     let (chunks, first) = begin.await.map_err(|status: tonic::Status| {
-        if several { status.into() } else { super::failure(status, &first_name) }
+        if several {
+            status.into()
+        } else {
+            super::failure(status, &first_name)
+        }
     })?;
     let first = futures::stream::iter(first.map(Ok));
-    let data = first.chain(chunks).map_ok(|chunk| chunk.data).map_err(StreamCut::from);
+    let data = first
+        .chain(chunks)
+        .map_ok(|chunk| chunk.data)
+        .map_err(StreamCut::from);
     Ok(reply::stream(reply::TAR, data))
 }

@@ -17,7 +17,10 @@ pub(crate) async fn tag(call: Call) -> Result<Reply> {
         return Err(Failure::bad_request("invalid reference format"));
     }
     let target = reference::join(repository, call.query.get("tag"));
-    let request = v1::TagImageRequest { source: source.clone(), target };
+    let request = v1::TagImageRequest {
+        source: source.clone(),
+        target,
+    };
     let tagged = call.gateway.calls().images().tag(request).await;
     tagged.map_err(|status| super::failure(status, &source))?;
     Ok(reply::empty(StatusCode::CREATED))
@@ -25,9 +28,16 @@ pub(crate) async fn tag(call: Call) -> Result<Reply> {
 
 pub(crate) async fn remove(call: Call) -> Result<Reply> {
     let name = call.name();
-    let request =
-        v1::RemoveImageRequest { image: name.clone(), force: call.query.flag("force") };
+    let request = v1::RemoveImageRequest {
+        image: name.clone(),
+        force: call.query.flag("force"),
+    };
     let removed = call.gateway.calls().images().remove(request).await;
-    let removed = removed.map_err(|status| super::failure(status, &name))?.into_inner();
-    Ok(reply::ok(&image::removed(&removed.untagged, &removed.deleted)))
+    let removed = removed
+        .map_err(|status| super::failure(status, &name))?
+        .into_inner();
+    Ok(reply::ok(&image::removed(
+        &removed.untagged,
+        &removed.deleted,
+    )))
 }

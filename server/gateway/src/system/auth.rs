@@ -19,10 +19,26 @@ pub(crate) async fn login(mut call: Call) -> Result<Reply> {
     let fields = Fields::root(&body, "AuthConfig")?;
     let server = fields.string("serveraddress")?;
     let request = v1::LoginRequest {
-        server: if server.is_empty() { DEFAULT_SERVER.to_owned() } else { server },
+        server: if server.is_empty() {
+            DEFAULT_SERVER.to_owned()
+        } else {
+            server
+        },
         auth: Some(auth::from_json(&fields)?),
     };
-    let done = call.gateway.calls().system().login(request).await?.into_inner();
-    let status = if done.status.is_empty() { "Login Succeeded" } else { &done.status };
-    Ok(reply::ok(&json!({"Status": status, "IdentityToken": done.identity_token})))
+    let done = call
+        .gateway
+        .calls()
+        .system()
+        .login(request)
+        .await?
+        .into_inner();
+    let status = if done.status.is_empty() {
+        "Login Succeeded"
+    } else {
+        &done.status
+    };
+    Ok(reply::ok(
+        &json!({"Status": status, "IdentityToken": done.identity_token}),
+    ))
 }

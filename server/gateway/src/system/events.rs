@@ -30,11 +30,20 @@ pub(crate) async fn events(call: Call) -> Result<Reply> {
         until,
         filters: filters
             .into_iter()
-            .map(|filter| v1::EventFilter { key: filter.key, value: filter.value })
+            .map(|filter| v1::EventFilter {
+                key: filter.key,
+                value: filter.value,
+            })
             .collect(),
         ..Default::default()
     };
-    let mut log = call.gateway.stream().events().subscribe(request).await?.into_inner();
+    let mut log = call
+        .gateway
+        .stream()
+        .events()
+        .subscribe(request)
+        .await?
+        .into_inner();
     let lines = async_stream::stream! {
         loop {
             let value = match log.message().await {

@@ -14,7 +14,13 @@ use crate::{
 };
 
 pub(crate) async fn info(call: Call) -> Result<Reply> {
-    let found = call.gateway.calls().system().info(v1::InfoRequest {}).await?.into_inner();
+    let found = call
+        .gateway
+        .calls()
+        .system()
+        .info(v1::InfoRequest {})
+        .await?
+        .into_inner();
     Ok(reply::ok(&to_json(&found, call.version)))
 }
 
@@ -104,9 +110,7 @@ fn architecture(name: &str) -> &str {
 
 fn registries(info: &v1::InfoResponse) -> Value {
     let mut configs = Map::new();
-    let entry = |name: &str, secure: bool| {
-        json!({"Name": name, "Mirrors": [], "Secure": secure, "Official": name == "docker.io"})
-    };
+    let entry = |name: &str, secure: bool| json!({"Name": name, "Mirrors": [], "Secure": secure, "Official": name == "docker.io"});
     configs.insert("docker.io".into(), entry("docker.io", true));
     for name in &info.insecure_registries {
         configs.insert(name.clone(), entry(name, false));
@@ -124,9 +128,18 @@ fn settings(info: &v1::InfoResponse) -> Map<String, Value> {
     let runtimes: BTreeMap<_, _> = info
         .runtimes
         .iter()
-        .map(|(name, path)| (name, json!({"path": if path.is_empty() { name } else { path }})))
+        .map(|(name, path)| {
+            (
+                name,
+                json!({"path": if path.is_empty() { name } else { path }}),
+            )
+        })
         .collect();
-    let warnings = if info.warnings.is_empty() { Value::Null } else { json!(info.warnings) };
+    let warnings = if info.warnings.is_empty() {
+        Value::Null
+    } else {
+        json!(info.warnings)
+    };
     map(json!({
         "Runtimes": runtimes,
         "DefaultRuntime": info.default_runtime,
@@ -173,9 +186,21 @@ mod tests {
         };
         let value = to_json(&info, version::MAX);
         for key in [
-            "Containers", "Images", "Debug", "ExperimentalBuild", "OSType", "DockerRootDir",
-            "ServerVersion", "OperatingSystem", "MemTotal", "Labels", "Plugins", "Swarm",
-            "RegistryConfig", "SecurityOptions", "Runtimes",
+            "Containers",
+            "Images",
+            "Debug",
+            "ExperimentalBuild",
+            "OSType",
+            "DockerRootDir",
+            "ServerVersion",
+            "OperatingSystem",
+            "MemTotal",
+            "Labels",
+            "Plugins",
+            "Swarm",
+            "RegistryConfig",
+            "SecurityOptions",
+            "Runtimes",
         ] {
             assert!(value.get(key).is_some(), "{key}");
         }

@@ -11,11 +11,19 @@ use crate::{
 };
 
 pub(crate) async fn get(_: Call) -> Result<Reply> {
-    Ok(with_headers(reply::full(StatusCode::OK, reply::TEXT, Bytes::from_static(b"OK"))))
+    Ok(with_headers(reply::full(
+        StatusCode::OK,
+        reply::TEXT,
+        Bytes::from_static(b"OK"),
+    )))
 }
 
 pub(crate) async fn head(_: Call) -> Result<Reply> {
-    Ok(with_headers(reply::full(StatusCode::OK, reply::TEXT, Bytes::new())))
+    Ok(with_headers(reply::full(
+        StatusCode::OK,
+        reply::TEXT,
+        Bytes::new(),
+    )))
 }
 
 fn with_headers(mut reply: Reply) -> Reply {

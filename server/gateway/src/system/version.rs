@@ -12,7 +12,13 @@ use crate::{
 };
 
 pub(crate) async fn version(call: Call) -> Result<Reply> {
-    let found = call.gateway.calls().system().version(v1::VersionRequest {}).await?.into_inner();
+    let found = call
+        .gateway
+        .calls()
+        .system()
+        .version(v1::VersionRequest {})
+        .await?
+        .into_inner();
     Ok(reply::ok(&to_json(&found)))
 }
 
@@ -23,7 +29,11 @@ fn to_json(version: &v1::VersionResponse) -> Value {
     };
     let rust = &version.rust_version;
     // Where docker tells the Go that it was built with.
-    let compiler = if rust.is_empty() { "rust".to_owned() } else { format!("rust {rust}") };
+    let compiler = if rust.is_empty() {
+        "rust".to_owned()
+    } else {
+        format!("rust {rust}")
+    };
     let engine = json!({
         "Name": "Engine",
         "Version": version.version,
@@ -58,8 +68,10 @@ fn to_json(version: &v1::VersionResponse) -> Value {
 /// The CLI shows "GitCommit" of each; the others as they are.
 fn component(component: &v1::Component) -> Value {
     let sorted: std::collections::BTreeMap<_, _> = component.details.iter().collect();
-    let mut details: Map<String, Value> =
-        sorted.into_iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    let mut details: Map<String, Value> = sorted
+        .into_iter()
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect();
     details.entry("GitCommit").or_insert_with(|| json!(""));
     json!({"Name": component.name, "Version": component.version, "Details": details})
 }

@@ -54,7 +54,10 @@ impl Files {
     pub(crate) fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         match fs::symlink_metadata(self.blob(digest)) {
             Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
-            Ok(_) => Err(Error::internal(format!("{} is no file", self.blob(digest).display()))),
+            Ok(_) => Err(Error::internal(format!(
+                "{} is no file",
+                self.blob(digest).display()
+            ))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(format!("looking for blob {digest}"), error)),
         }
@@ -73,7 +76,9 @@ impl Files {
 
     /// Writes small content aside and makes it a blob.
     pub(crate) fn write_small(&self, bytes: &[u8], digest: &Digest) -> Result<()> {
-        let path = self.ingest_root().join(format!("put-{}", uuid::Uuid::new_v4().simple()));
+        let path = self
+            .ingest_root()
+            .join(format!("put-{}", uuid::Uuid::new_v4().simple()));
         let written = new_file(&path).and_then(|mut file| file.write_all(bytes).map(|()| file));
         let result = match written {
             Ok(file) => self.adopt(&file, &path, digest),
@@ -142,7 +147,12 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
 
 /// Makes a new file that only we may read.
 fn new_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Makes names in a directory durable.

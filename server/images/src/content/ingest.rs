@@ -63,7 +63,12 @@ impl Content {
     /// waits while another writer brings the same blob, in whatever namespace,
     /// and then answers [`Opened::Exists`]. `Unavailable` when the reference
     /// is open already for something else.
-    pub async fn writer(&self, op: &Operation, reference: &str, expected: Expected) -> Result<Opened> {
+    pub async fn writer(
+        &self,
+        op: &Operation,
+        reference: &str,
+        expected: Expected,
+    ) -> Result<Opened> {
         match self.reserve(op, reference, expected).await? {
             Reserved::Exists(info) => Ok(Opened::Exists(info)),
             Reserved::Place(place) => place.start(None).map(Opened::Writer),
@@ -71,7 +76,12 @@ impl Content {
     }
 
     /// As [`Self::writer`], without starting it.
-    pub(crate) async fn reserve(&self, op: &Operation, reference: &str, expected: Expected) -> Result<Reserved> {
+    pub(crate) async fn reserve(
+        &self,
+        op: &Operation,
+        reference: &str,
+        expected: Expected,
+    ) -> Result<Reserved> {
         op.hold(Resource::Ingest(reference.to_owned()));
         let key = (op.namespace().to_owned(), reference.to_owned());
         let digest = match &expected.digest {
@@ -88,11 +98,21 @@ impl Content {
             return Ok(Reserved::Exists(info));
         }
         let reference_lock = self.0.references.try_enter(key).ok_or_else(|| {
-            Error::new(Kind::Unavailable, format!("ingest {reference:?} is being written already"))
+            Error::new(
+                Kind::Unavailable,
+                format!("ingest {reference:?} is being written already"),
+            )
         })?;
-        let locks = Arc::new(Locks { _reference: reference_lock, digest });
+        let locks = Arc::new(Locks {
+            _reference: reference_lock,
+            digest,
+        });
         let (place, file, offset) = self.open_ingest(op, reference, expected, locks).await?;
-        Ok(Reserved::Place(Reservation { place, file, offset }))
+        Ok(Reserved::Place(Reservation {
+            place,
+            file,
+            offset,
+        }))
     }
 
     async fn open_ingest(
@@ -143,21 +163,36 @@ impl Content {
 
     /// Records that an ingest is being written; whether what lies there is
     /// the beginning of the same thing.
-    fn record_ingest(&self, op: &Operation, reference: &str, dir: &str, expected: &Expected) -> Result<bool> {
+    fn record_ingest(
+        &self,
+        op: &Operation,
+        reference: &str,
+        dir: &str,
+        expected: &Expected,
+    ) -> Result<bool> {
         let now = Timestamp::now();
-        let ttl = SignedDuration::try_from(self.0.partial_ttl).unwrap_or(SignedDuration::from_hours(24));
+        let ttl =
+            SignedDuration::try_from(self.0.partial_ttl).unwrap_or(SignedDuration::from_hours(24));
         let key = (op.namespace(), reference);
-        let wanted = expected.digest.as_ref().map(Digest::to_string).unwrap_or_default();
+        let wanted = expected
+            .digest
+            .as_ref()
+            .map(Digest::to_string)
+            .unwrap_or_default();
         self.0.store.transaction(|tx| {
             ensure_namespace(tx, op.namespace())?;
             let before = tx.get::<Ingests>(key)?;
-            let continues = before.as_ref().is_some_and(|before| before.expected == wanted);
+            let continues = before
+                .as_ref()
+                .is_some_and(|before| before.expected == wanted);
             let record = IngestRecord {
                 reference: reference.to_owned(),
                 dir: dir.to_owned(),
                 expected: wanted,
                 total: expected.size.unwrap_or(0),
-                started_at: before.filter(|_| continues).map_or(now, |before| before.started_at),
+                started_at: before
+                    .filter(|_| continues)
+                    .map_or(now, |before| before.started_at),
                 updated_at: now,
                 expires_at: now.checked_add(ttl).ok(),
             };
@@ -194,7 +229,8 @@ impl Content {
         }
         let reference = place.reference.as_str();
         let info = self.record(&place.op, &digest, size, &labels, flight, |tx| {
-            tx.delete::<Ingests>((place.op.namespace(), reference)).map(drop)
+            tx.delete::<Ingests>((place.op.namespace(), reference))
+                .map(drop)
         })?;
         self.remove_ingest_dir(&place.dir).await?;
         Ok(info)
@@ -216,23 +252,31 @@ impl Content {
     /// is writing it again.
     pub(crate) async fn free_ingest(&self, namespace: &str, reference: &str) -> Result<()> {
         let key = (namespace.to_owned(), reference.to_owned());
-        let Some(_lock) = self.0.references.try_enter(key) else { return Ok(()) };
+        let Some(_lock) = self.0.references.try_enter(key) else {
+            return Ok(());
+        };
         if self.0.store.contains::<Ingests>((namespace, reference))? {
             return Ok(());
         }
-        self.remove_ingest_dir(&Files::ingest_name(namespace, reference)).await
+        self.remove_ingest_dir(&Files::ingest_name(namespace, reference))
+            .await
     }
 
     /// All partial downloads of a namespace.
     pub fn ingests(&self, namespace: &str) -> Result<Vec<IngestInfo>> {
         let found = self.0.store.scan::<Ingests>(namespace)?;
-        Ok(found.into_iter().map(|(_, record)| self.ingest_info(record)).collect())
+        Ok(found
+            .into_iter()
+            .map(|(_, record)| self.ingest_info(record))
+            .collect())
     }
 
     /// One partial download. `NotFound` when there is none.
     pub fn ingest(&self, namespace: &str, reference: &str) -> Result<IngestInfo> {
         let found = self.0.store.get::<Ingests>((namespace, reference))?;
-        found.map(|record| self.ingest_info(record)).ok_or_else(|| missing(namespace, reference))
+        found
+            .map(|record| self.ingest_info(record))
+            .ok_or_else(|| missing(namespace, reference))
     }
 
     fn ingest_info(&self, record: IngestRecord) -> IngestInfo {
@@ -259,11 +303,15 @@ impl Content {
         };
         let record = self.0.store.get::<Ingests>((namespace, reference))?;
         let record = record.ok_or_else(|| missing(namespace, reference))?;
-        self.0.store.transaction(|tx| tx.delete::<Ingests>((namespace, reference)))?;
+        self.0
+            .store
+            .transaction(|tx| tx.delete::<Ingests>((namespace, reference)))?;
         self.remove_ingest_dir(&record.dir).await
     }
 }
 
 fn missing(namespace: &str, reference: &str) -> Error {
-    Error::not_found(format!("ingest {reference:?} does not exist in namespace {namespace:?}"))
+    Error::not_found(format!(
+        "ingest {reference:?} does not exist in namespace {namespace:?}"
+    ))
 }

@@ -72,7 +72,10 @@ pub fn child_labels(document: &[u8]) -> Labels {
 
 /// The label that makes an image's config keep its unpacked layers.
 pub fn snapshot_label(snapshotter: &str, chain_id: &str) -> (String, String) {
-    (format!("{GC_REF_SNAPSHOT}.{snapshotter}"), chain_id.to_owned())
+    (
+        format!("{GC_REF_SNAPSHOT}.{snapshotter}"),
+        chain_id.to_owned(),
+    )
 }
 
 /// Puts `changes` into `labels`; an empty value takes a label away.
@@ -109,20 +112,28 @@ mod tests {
     #[test]
     fn manifests_keep_their_children() {
         let (a, b) = (Digest::of(b"a").to_string(), Digest::of(b"b").to_string());
-        let manifest = format!(r#"{{"config":{{"digest":"{a}"}},"layers":[{{"digest":"{b}"}},{{"digest":"../x"}}]}}"#);
+        let manifest = format!(
+            r#"{{"config":{{"digest":"{a}"}},"layers":[{{"digest":"{b}"}},{{"digest":"../x"}}]}}"#
+        );
         let labels = child_labels(manifest.as_bytes());
         assert_eq!(labels.len(), 2);
         assert_eq!(labels["containerd.io/gc.ref.content.config"], a);
         assert_eq!(labels["containerd.io/gc.ref.content.l.0"], b);
         let index = format!(r#"{{"manifests":[{{"digest":"{a}"}}]}}"#);
-        assert_eq!(child_labels(index.as_bytes())["containerd.io/gc.ref.content.m.0"], a);
+        assert_eq!(
+            child_labels(index.as_bytes())["containerd.io/gc.ref.content.m.0"],
+            a
+        );
         assert!(child_labels(b"\x1f\x8b").is_empty());
     }
 
     #[test]
     fn empty_values_remove() {
         let mut labels = Labels::from([("a".into(), "1".into()), ("b".into(), "2".into())]);
-        merge(&mut labels, &Labels::from([("a".into(), String::new()), ("c".into(), "3".into())]));
+        merge(
+            &mut labels,
+            &Labels::from([("a".into(), String::new()), ("c".into(), "3".into())]),
+        );
         assert_eq!(labels.into_keys().collect::<Vec<_>>(), ["b", "c"]);
     }
 }

@@ -11,14 +11,7 @@ pub mod labels;
 mod recovery;
 mod writer;
 
-use std::{
-    fmt,
-    fs::File,
-    os::unix::fs::FileExt,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use davit_store::{
@@ -32,8 +25,8 @@ pub(crate) use files::{Files, make_dir};
 pub use ingest::IngestInfo;
 pub(crate) use ingest::Reserved;
 pub use labels::Labels;
-pub use writer::Writer;
 pub(crate) use writer::Tee;
+pub use writer::Writer;
 
 use crate::{
     Digest,
@@ -140,7 +133,10 @@ impl Content {
     /// All blobs of a namespace, in order of their digests.
     pub fn list(&self, namespace: &str) -> Result<Vec<BlobInfo>> {
         let found = self.0.store.scan::<Blobs>(namespace)?;
-        found.into_iter().map(|(_, record)| BlobInfo::of(record)).collect()
+        found
+            .into_iter()
+            .map(|(_, record)| BlobInfo::of(record))
+            .collect()
     }
 
     /// Sets labels (empty value: removes). `NotFound` when there is no blob.
@@ -161,7 +157,10 @@ impl Content {
     /// Takes the blob from the namespace; its file goes with the last one.
     /// `NotFound` when the namespace has none.
     pub async fn remove(&self, namespace: &str, digest: &Digest) -> Result<()> {
-        let deleted = self.0.store.transaction(|tx| tx.delete::<Blobs>((namespace, digest)))?;
+        let deleted = self
+            .0
+            .store
+            .transaction(|tx| tx.delete::<Blobs>((namespace, digest)))?;
         if !deleted {
             return Err(missing(namespace, digest));
         }
@@ -173,9 +172,10 @@ impl Content {
     pub fn open(&self, namespace: &str, digest: &Digest) -> Result<(File, u64)> {
         let info = self.info(namespace, digest)?;
         let file = File::open(self.0.files.blob(digest)).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::new(Kind::DataLoss, format!("the file of blob {digest} is gone; pull it again"))
-            }
+            std::io::ErrorKind::NotFound => Error::new(
+                Kind::DataLoss,
+                format!("the file of blob {digest} is gone; pull it again"),
+            ),
             _ => Error::io(format!("opening blob {digest}"), error),
         })?;
         Ok((file, info.size))
@@ -348,7 +348,9 @@ impl Content {
 }
 
 fn missing(namespace: &str, digest: &Digest) -> Error {
-    Error::not_found(format!("blob {digest} does not exist in namespace {namespace:?}"))
+    Error::not_found(format!(
+        "blob {digest} does not exist in namespace {namespace:?}"
+    ))
 }
 
 /// Records a namespace with the first thing that is put into it.
@@ -372,5 +374,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| Err(Error::internal("work on disk was broken off").with_source(error)))
+        .unwrap_or_else(|error| {
+            Err(Error::internal("work on disk was broken off").with_source(error))
+        })
 }

@@ -21,8 +21,12 @@ impl Content {
     /// [`Content::sweep_orphans`], since a lost store is rebuilt from them.
     pub(super) fn recover(&self) -> Result<()> {
         self.drop_lost_blobs()?;
-        let known: HashSet<String> =
-            self.store().scan::<Ingests>(())?.into_iter().map(|(_, record)| record.dir).collect();
+        let known: HashSet<String> = self
+            .store()
+            .scan::<Ingests>(())?
+            .into_iter()
+            .map(|(_, record)| record.dir)
+            .collect();
         for name in self.files().all_ingests()? {
             if !known.contains(&name) {
                 self.files().remove_ingest(&name)?;
@@ -39,9 +43,12 @@ impl Content {
             }
         }
         for (key, record) in self.store().scan::<Blobs>(())? {
-            let size = Digest::parse(&record.digest).ok().and_then(|digest| sizes.get(&digest).copied());
+            let size = Digest::parse(&record.digest)
+                .ok()
+                .and_then(|digest| sizes.get(&digest).copied());
             if size == Some(record.size) {
-                self.store().transaction(|tx| ensure_namespace(tx, &key.0))?;
+                self.store()
+                    .transaction(|tx| ensure_namespace(tx, &key.0))?;
                 continue;
             }
             tracing::warn!(
@@ -63,8 +70,12 @@ impl Content {
     /// bytes.
     pub(crate) async fn sweep_orphans(&self) -> Result<(u64, u64)> {
         let (mut count, mut bytes) = (0, 0);
-        let known: HashSet<String> =
-            self.store().scan::<Blobs>(())?.into_iter().map(|((_, digest), _)| digest).collect();
+        let known: HashSet<String> = self
+            .store()
+            .scan::<Blobs>(())?
+            .into_iter()
+            .map(|((_, digest), _)| digest)
+            .collect();
         for digest in self.files().all_blobs()? {
             if known.contains(digest.as_str()) {
                 continue;
@@ -85,7 +96,8 @@ impl Content {
         }
         let mut partial = 0;
         for (_, record) in self.store().scan::<Ingests>(())? {
-            partial += fs::metadata(self.files().ingest_data(&record.dir)).map_or(0, |meta| meta.len());
+            partial +=
+                fs::metadata(self.files().ingest_data(&record.dir)).map_or(0, |meta| meta.len());
         }
         Ok((blobs, partial))
     }

@@ -77,7 +77,11 @@ impl Writer {
     pub(super) fn start(place: Place, file: File, offset: u64, tee: Option<Tee>) -> Result<Self> {
         let (commands, mut queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(Mutex::new(None));
-        let algorithm = place.expected.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let algorithm = place
+            .expected
+            .digest
+            .as_ref()
+            .map_or(Algorithm::Sha256, Digest::algorithm);
         let mut sink = Sink {
             file,
             hasher: Hasher::new(algorithm),
@@ -104,7 +108,12 @@ impl Writer {
                 drop((sink, locks));
             })
             .map_err(|error| Error::io("starting a writer thread", error))?;
-        Ok(Self { commands, failure, offset, place })
+        Ok(Self {
+            commands,
+            failure,
+            offset,
+            place,
+        })
     }
 
     /// Bytes taken so far, those of earlier tries among them: the next byte to
@@ -124,7 +133,10 @@ impl Writer {
         if let Some(size) = self.place.expected.size
             && self.offset.saturating_add(bytes.len() as u64) > size
         {
-            return Err(mismatch(&self.place, format!("more than the expected {size} bytes came in")));
+            return Err(mismatch(
+                &self.place,
+                format!("more than the expected {size} bytes came in"),
+            ));
         }
         while !bytes.is_empty() {
             let step = bytes.split_to(bytes.len().min(STEP));
@@ -220,19 +232,28 @@ fn mismatch(place: &Place, why: String) -> Error {
         Some(digest) => format!("blob {digest}"),
         None => format!("ingest {:?}", place.reference),
     };
-    Error::new(Kind::FailedPrecondition, format!("{what} is refused: {why}"))
+    Error::new(
+        Kind::FailedPrecondition,
+        format!("{what} is refused: {why}"),
+    )
 }
 
 fn check(place: &Place, (digest, size): &(Digest, u64)) -> Result<()> {
     if let Some(expected) = place.expected.size
         && expected != *size
     {
-        return Err(mismatch(place, format!("{size} bytes came in, {expected} were expected")));
+        return Err(mismatch(
+            place,
+            format!("{size} bytes came in, {expected} were expected"),
+        ));
     }
     if let Some(expected) = &place.expected.digest
         && expected != digest
     {
-        return Err(mismatch(place, format!("its bytes have the digest {digest}")));
+        return Err(mismatch(
+            place,
+            format!("its bytes have the digest {digest}"),
+        ));
     }
     Ok(())
 }
@@ -290,13 +311,19 @@ impl Sink {
             let mut block = vec![0; STEP];
             let mut filled = 0;
             while filled < STEP {
-                match source.read(&mut block[filled..]).map_err(|error| self.io(error))? {
+                match source
+                    .read(&mut block[filled..])
+                    .map_err(|error| self.io(error))?
+                {
                     0 => break,
                     n => filled += n,
                 }
             }
             if filled == 0 {
-                return Err(Error::internal(format!("the partial data of {:?} shrank", self.name)));
+                return Err(Error::internal(format!(
+                    "the partial data of {:?} shrank",
+                    self.name
+                )));
             }
             block.truncate(filled);
             self.hasher.update(&block);
@@ -310,14 +337,20 @@ impl Sink {
     fn take(&mut self, bytes: Bytes) -> Result<()> {
         let end = self.written + bytes.len() as u64;
         if self.limit.is_some_and(|limit| end > limit) {
-            return Err(Error::precondition(format!("more bytes than expected for {:?}", self.name)));
+            return Err(Error::precondition(format!(
+                "more bytes than expected for {:?}",
+                self.name
+            )));
         }
         self.hasher.update(&bytes);
-        self.file.write_all_at(&bytes, self.written).map_err(|error| self.io(error))?;
+        self.file
+            .write_all_at(&bytes, self.written)
+            .map_err(|error| self.io(error))?;
         self.written = end;
         if self.written - self.hinted >= WRITEBACK {
             // Only a hint; the fsync at the end is what counts.
-            let _ = davit_sys::writeback::begin(&self.file, self.hinted, self.written - self.hinted);
+            let _ =
+                davit_sys::writeback::begin(&self.file, self.hinted, self.written - self.hinted);
             self.hinted = self.written;
         }
         self.hand_on(bytes);

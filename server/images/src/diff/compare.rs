@@ -58,8 +58,19 @@ pub(super) type Visit<'a> = &'a mut dyn FnMut(&Found) -> io::Result<()>;
 /// Compares the trees. `Modified` directories are given when they differ, or
 /// when something in them was added or is gone.
 pub(super) fn compare(trees: &Trees, visit: Visit<'_>) -> io::Result<()> {
-    let mut walk = Walk { trees, visit, pending: Vec::new() };
-    walk.directory(Path::new(""), Below { there: trees.lower.is_some(), covered: false }, 0)
+    let mut walk = Walk {
+        trees,
+        visit,
+        pending: Vec::new(),
+    };
+    walk.directory(
+        Path::new(""),
+        Below {
+            there: trees.lower.is_some(),
+            covered: false,
+        },
+        0,
+    )
 }
 
 struct Walk<'a, 'b> {
@@ -88,18 +99,36 @@ struct Pair {
 impl Walk<'_, '_> {
     fn directory(&mut self, path: &Path, below: Below, depth: usize) -> io::Result<()> {
         if depth > MAX_DEPTH {
-            return Err(io::Error::other(format!("{} lies deeper than {MAX_DEPTH} directories", path.display())));
+            return Err(io::Error::other(format!(
+                "{} lies deeper than {MAX_DEPTH} directories",
+                path.display()
+            )));
         }
         for (name, pair) in self.pairs(path, below)? {
             let place = path.join(&name);
             match pair {
-                Pair { upper: None, lower: Some(_) } => self.give(place, ChangeKind::Deleted, None, below)?,
-                Pair { upper: None, lower: None } => {}
-                Pair { upper: Some(stat), lower } if is_dir(&stat) => {
+                Pair {
+                    upper: None,
+                    lower: Some(_),
+                } => self.give(place, ChangeKind::Deleted, None, below)?,
+                Pair {
+                    upper: None,
+                    lower: None,
+                } => {}
+                Pair {
+                    upper: Some(stat),
+                    lower,
+                } if is_dir(&stat) => {
                     self.subdirectory(place, stat, lower, below, depth)?;
                 }
-                Pair { upper: Some(stat), lower: None } => self.give(place, ChangeKind::Added, Some(stat), below)?,
-                Pair { upper: Some(stat), lower: Some(old) } => {
+                Pair {
+                    upper: Some(stat),
+                    lower: None,
+                } => self.give(place, ChangeKind::Added, Some(stat), below)?,
+                Pair {
+                    upper: Some(stat),
+                    lower: Some(old),
+                } => {
                     if !(self.trees.whole && same(&stat, &old) && self.same_link(&place)) {
                         self.give(place, ChangeKind::Modified, Some(stat), below)?;
                     }
@@ -119,10 +148,20 @@ impl Walk<'_, '_> {
     ) -> io::Result<()> {
         let there = lower.as_ref().is_some_and(is_dir);
         let changed = lower.as_ref().is_none_or(|old| !same(&stat, old));
-        let kind = if lower.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+        let kind = if lower.is_some() {
+            ChangeKind::Modified
+        } else {
+            ChangeKind::Added
+        };
         let marked = lower.is_some() && !self.trees.whole && self.is_opaque(&place)?;
         let opaque = !above.covered && (marked || lower.is_some() && !there);
-        let found = Found { path: place.clone(), kind, stat: Some(stat), opaque, covered: above.covered };
+        let found = Found {
+            path: place.clone(),
+            kind,
+            stat: Some(stat),
+            opaque,
+            covered: above.covered,
+        };
         let given = changed || opaque;
         if given {
             self.give_parent()?;
@@ -136,9 +175,21 @@ impl Walk<'_, '_> {
     }
 
     /// Gives one difference, and before it the directory that it is in.
-    fn give(&mut self, path: PathBuf, kind: ChangeKind, stat: Option<Stat>, above: Below) -> io::Result<()> {
+    fn give(
+        &mut self,
+        path: PathBuf,
+        kind: ChangeKind,
+        stat: Option<Stat>,
+        above: Below,
+    ) -> io::Result<()> {
         self.give_parent()?;
-        (self.visit)(&Found { path, kind, stat, opaque: false, covered: above.covered })
+        (self.visit)(&Found {
+            path,
+            kind,
+            stat,
+            opaque: false,
+            covered: above.covered,
+        })
     }
 
     fn give_parent(&mut self) -> io::Result<()> {
@@ -164,7 +215,9 @@ impl Walk<'_, '_> {
             let upper = (!is_whiteout(&stat)).then_some(stat);
             pairs.insert(name, Pair { upper, lower: None });
         }
-        let Some(tree) = self.trees.lower.as_ref().filter(|_| below.there) else { return Ok(pairs) };
+        let Some(tree) = self.trees.lower.as_ref().filter(|_| below.there) else {
+            return Ok(pairs);
+        };
         let lower = open(tree.as_fd(), path)?;
         if self.trees.whole || below.covered {
             for name in names(&lower)? {
@@ -201,7 +254,11 @@ impl Walk<'_, '_> {
 
 /// Opens a directory of a tree.
 pub(super) fn open(tree: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     Ok(openat2(tree, path, flags, Mode::empty(), resolve)?)
@@ -236,7 +293,15 @@ fn is_marked_opaque(dir: &OwnedFd) -> bool {
 fn same(new: &Stat, old: &Stat) -> bool {
     let facts = |stat: &Stat| {
         let size = if is_dir(stat) { 0 } else { stat.st_size };
-        (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev, size, stat.st_mtime, stat.st_mtime_nsec)
+        (
+            stat.st_mode,
+            stat.st_uid,
+            stat.st_gid,
+            stat.st_rdev,
+            size,
+            stat.st_mtime,
+            stat.st_mtime_nsec,
+        )
     };
     facts(new) == facts(old)
 }

@@ -43,17 +43,30 @@ pub(super) struct Produced {
 }
 
 /// Starts writing the layer on a thread of its own.
-pub(super) fn produce(trees: Trees, compression: Compression, skip: Vec<PathBuf>, what: String) -> Produced {
+pub(super) fn produce(
+    trees: Trees,
+    compression: Compression,
+    skip: Vec<PathBuf>,
+    what: String,
+) -> Produced {
     let (sender, blocks) = mpsc::channel(QUEUE);
     let done = tokio::task::spawn_blocking(move || {
-        let out = Blocks { sender, buffer: BytesMut::with_capacity(BLOCK) };
+        let out = Blocks {
+            sender,
+            buffer: BytesMut::with_capacity(BLOCK),
+        };
         write(&trees, compression, &skip, out)
             .map_err(|error| Error::io(format!("writing the changes of {what} as a layer"), error))
     });
     Produced { blocks, done }
 }
 
-fn write(trees: &Trees, compression: Compression, skip: &[PathBuf], mut out: Blocks) -> io::Result<Digest> {
+fn write(
+    trees: &Trees,
+    compression: Compression,
+    skip: &[PathBuf],
+    mut out: Blocks,
+) -> io::Result<Digest> {
     let digest = match compression {
         Compression::None => tar(trees, skip, &mut out)?,
         Compression::Gzip => {
@@ -77,7 +90,10 @@ fn write(trees: &Trees, compression: Compression, skip: &[PathBuf], mut out: Blo
 fn tar(trees: &Trees, skip: &[PathBuf], out: &mut dyn Write) -> io::Result<Digest> {
     let mut tree = Layer {
         upper: trees.upper.as_fd(),
-        tar: TreeWriter::new(Hashing { out, hasher: Hasher::new(Algorithm::Sha256) }),
+        tar: TreeWriter::new(Hashing {
+            out,
+            hasher: Hasher::new(Algorithm::Sha256),
+        }),
         skip,
     };
     compare(trees, &mut |found| tree.take(found))?;
@@ -95,7 +111,11 @@ impl<W: Write> Layer<'_, W> {
         let Some(stat) = &found.stat else {
             // In an opaque directory nothing is left to hide, and overlayfs
             // would show the whiteout itself.
-            return if found.covered { Ok(()) } else { self.tar.marker(&whiteout_of(&found.path)) };
+            return if found.covered {
+                Ok(())
+            } else {
+                self.tar.marker(&whiteout_of(&found.path))
+            };
         };
         if self.is_skipped(found, stat)? {
             return Ok(());
@@ -174,6 +194,8 @@ impl Write for Blocks {
             return Ok(());
         }
         let block = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(BLOCK)).freeze();
-        self.sender.blocking_send(block).map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes the layer any more"))
+        self.sender.blocking_send(block).map_err(|_| {
+            io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes the layer any more")
+        })
     }
 }

@@ -81,10 +81,18 @@ pub async fn changes(snapshots: &Snapshots, namespace: &str, key: &str) -> Resul
     blocking(move || {
         let mut changes = Vec::new();
         let compared = compare::compare(&trees, &mut |found| {
-            changes.push(Change { path: Path::new("/").join(&found.path), kind: found.kind });
+            changes.push(Change {
+                path: Path::new("/").join(&found.path),
+                kind: found.kind,
+            });
             Ok(())
         });
-        compared.map_err(|error| Error::io(format!("comparing snapshot {what:?} with its parent"), error))?;
+        compared.map_err(|error| {
+            Error::io(
+                format!("comparing snapshot {what:?} with its parent"),
+                error,
+            )
+        })?;
         Ok(changes)
     })
     .await
@@ -109,8 +117,17 @@ pub async fn layer(
         Opened::Writer(writer) => writer,
         Opened::Exists(_) => return Err(Error::internal("a layer was there before it was made")),
     };
-    let skip = options.skip.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_owned()).collect();
-    let mut produced = layer::produce(trees, options.compression, skip, format!("snapshot {key:?}"));
+    let skip = options
+        .skip
+        .iter()
+        .map(|path| path.strip_prefix("/").unwrap_or(path).to_owned())
+        .collect();
+    let mut produced = layer::produce(
+        trees,
+        options.compression,
+        skip,
+        format!("snapshot {key:?}"),
+    );
     while let Some(block) = produced.blocks.recv().await {
         if let Err(error) = writer.write(block).await {
             let _ = writer.abort().await;
@@ -118,7 +135,9 @@ pub async fn layer(
         }
     }
     let done = produced.done.await;
-    let done = done.map_err(|panic| Error::internal("writing a layer panicked; this is a bug").with_source(panic));
+    let done = done.map_err(|panic| {
+        Error::internal("writing a layer panicked; this is a bug").with_source(panic)
+    });
     let diff_id = match done.and_then(|done| done) {
         Ok(diff_id) => diff_id,
         Err(error) => {
@@ -133,7 +152,11 @@ pub async fn layer(
         Compression::Gzip => "+gzip",
         Compression::Zstd => "+zstd",
     };
-    Ok(NewLayer { blob, media_type: format!("{}{suffix}", media::OCI_LAYER), diff_id })
+    Ok(NewLayer {
+        blob,
+        media_type: format!("{}{suffix}", media::OCI_LAYER),
+        diff_id,
+    })
 }
 
 /// Opens what is to be compared.
@@ -147,5 +170,9 @@ async fn trees(snapshots: &Snapshots, namespace: &str, key: &str) -> Result<Tree
     let upper = blocking(move || {
         open_root(&own).map_err(|error| Error::io(format!("opening {}", own.display()), error))
     });
-    Ok(Trees { upper: upper.await?, lower, whole: !snapshots.unpacks_apart() })
+    Ok(Trees {
+        upper: upper.await?,
+        lower,
+        whole: !snapshots.unpacks_apart(),
+    })
 }

@@ -66,7 +66,8 @@ pub(super) struct Graph {
 
 /// Whether an RFC 3339 time is over; one that makes no sense never is.
 pub(super) fn is_past(time: Option<&String>, now: Timestamp) -> bool {
-    time.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|time| time <= now)
+    time.and_then(|text| text.parse::<Timestamp>().ok())
+        .is_some_and(|time| time <= now)
 }
 
 /// Whether a lease holds nothing any more.
@@ -76,7 +77,11 @@ pub(super) fn is_over(lease: &LeaseRecord, now: Timestamp) -> bool {
 
 impl Graph {
     /// Reads all tables. `live` are the leases of operations that run.
-    pub(super) fn read(store: &Store, live: &HashSet<(String, String)>, now: Timestamp) -> Result<Self> {
+    pub(super) fn read(
+        store: &Store,
+        live: &HashSet<(String, String)>,
+        now: Timestamp,
+    ) -> Result<Self> {
         let mut graph = Self::default();
         graph.read_leases(store, live, now)?;
         for ((namespace, name), record) in store.scan::<Images>(())? {
@@ -93,7 +98,11 @@ impl Graph {
             graph.add_container(namespace, id, &record);
         }
         for ((namespace, digest), record) in store.scan::<Blobs>(())? {
-            graph.add_labelled(&namespace, Node::Blob(namespace.clone(), digest), &record.labels);
+            graph.add_labelled(
+                &namespace,
+                Node::Blob(namespace.clone(), digest),
+                &record.labels,
+            );
         }
         for ((namespace, snapshotter, key), record) in store.scan::<Snapshots>(())? {
             let node = Node::Snapshot(namespace.clone(), snapshotter.clone(), key);
@@ -115,7 +124,12 @@ impl Graph {
         Ok(graph)
     }
 
-    fn read_leases(&mut self, store: &Store, live: &HashSet<(String, String)>, now: Timestamp) -> Result<()> {
+    fn read_leases(
+        &mut self,
+        store: &Store,
+        live: &HashSet<(String, String)>,
+        now: Timestamp,
+    ) -> Result<()> {
         for ((namespace, id), record) in store.scan::<Leases>(())? {
             let node = Node::Lease(namespace.clone(), id.clone());
             if is_over(&record, now) && !live.contains(&(namespace.clone(), id)) {
@@ -125,7 +139,11 @@ impl Graph {
             let flat = record.labels.contains_key(GC_FLAT);
             for resource in record.resources.iter().filter_map(Resource::of_record) {
                 let held = Node::of(&namespace, &resource);
-                if flat { self.flat_roots.push(held) } else { self.roots.push(held) }
+                if flat {
+                    self.flat_roots.push(held)
+                } else {
+                    self.roots.push(held)
+                }
             }
             self.label_edges(&namespace, &node, &record.labels);
             self.roots.push(node);
@@ -148,7 +166,10 @@ impl Graph {
         }
         // Its image's content stays as long as it does, also without a name:
         // commit needs it, and so does unpacking again after a power cut.
-        let manifest = record.details.as_ref().and_then(|details| details.image_manifest.as_ref());
+        let manifest = record
+            .details
+            .as_ref()
+            .and_then(|details| details.image_manifest.as_ref());
         if let Some(manifest) = manifest {
             self.strong(&node, Node::Blob(namespace, manifest.digest.clone()));
         }
@@ -172,7 +193,11 @@ impl Graph {
         for (key, value) in labels {
             if let Some(back) = key.strip_prefix(GC_BACK_REF) {
                 if let Some(keeper) = back_reference(back, own(value)) {
-                    self.edges.entry(keeper).or_default().labels.push(node.clone());
+                    self.edges
+                        .entry(keeper)
+                        .or_default()
+                        .labels
+                        .push(node.clone());
                 }
                 continue;
             }
@@ -182,12 +207,18 @@ impl Graph {
             } else if suffix(key, GC_REF_IMAGE).is_some() {
                 Node::Image(namespace, value)
             } else if let Some(rest) = suffix(key, GC_REF_SNAPSHOT) {
-                let Some(name) = snapshotter(rest) else { continue };
+                let Some(name) = snapshotter(rest) else {
+                    continue;
+                };
                 Node::Snapshot(namespace, name, value)
             } else {
                 continue;
             };
-            self.edges.entry(node.clone()).or_default().labels.push(target);
+            self.edges
+                .entry(node.clone())
+                .or_default()
+                .labels
+                .push(target);
         }
     }
 
@@ -245,7 +276,8 @@ impl Graph {
                 Node::Image(..) | Node::Container(..) | Node::Lease(..) => false,
             })
             .collect();
-        let mut referrers: BTreeMap<&Node, usize> = candidates.iter().map(|node| (*node, 0)).collect();
+        let mut referrers: BTreeMap<&Node, usize> =
+            candidates.iter().map(|node| (*node, 0)).collect();
         for node in &candidates {
             for to in self.out(node) {
                 if let Some(count) = referrers.get_mut(to) {
@@ -253,8 +285,11 @@ impl Graph {
                 }
             }
         }
-        let mut free: Vec<&Node> =
-            referrers.iter().filter(|(_, count)| **count == 0).map(|(node, _)| *node).collect();
+        let mut free: Vec<&Node> = referrers
+            .iter()
+            .filter(|(_, count)| **count == 0)
+            .map(|(node, _)| *node)
+            .collect();
         let mut ordered = Vec::with_capacity(candidates.len());
         while let Some(node) = free.pop() {
             ordered.push(node.clone());
@@ -269,12 +304,20 @@ impl Graph {
         }
         // Labels may go round in circles; those come last, in any order.
         let done: BTreeSet<Node> = ordered.iter().cloned().collect();
-        ordered.extend(candidates.into_iter().filter(|node| !done.contains(node)).cloned());
+        ordered.extend(
+            candidates
+                .into_iter()
+                .filter(|node| !done.contains(node))
+                .cloned(),
+        );
         ordered
     }
 
     fn out(&self, node: &Node) -> impl Iterator<Item = &Node> {
-        self.edges.get(node).into_iter().flat_map(|edges| edges.strong.iter().chain(&edges.labels))
+        self.edges
+            .get(node)
+            .into_iter()
+            .flat_map(|edges| edges.strong.iter().chain(&edges.labels))
     }
 }
 

@@ -27,7 +27,10 @@ impl SnapshotDir {
 
     fn utf8(path: &Path) -> Result<String> {
         path.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::invalid(format!("the root directory must have a UTF-8 name: {}", path.display()))
+            Error::invalid(format!(
+                "the root directory must have a UTF-8 name: {}",
+                path.display()
+            ))
         })
     }
 }
@@ -43,10 +46,20 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Fills `dir`, which exists and is empty, for a snapshot on `parents`
     /// (nearest first). Blocks.
-    fn create(&self, dir: &SnapshotDir, kind: SnapshotKind, parents: &[SnapshotDir]) -> io::Result<()>;
+    fn create(
+        &self,
+        dir: &SnapshotDir,
+        kind: SnapshotKind,
+        parents: &[SnapshotDir],
+    ) -> io::Result<()>;
 
     /// The mounts that show it.
-    fn mounts(&self, dir: &SnapshotDir, kind: SnapshotKind, parents: &[SnapshotDir]) -> Result<Vec<Mount>>;
+    fn mounts(
+        &self,
+        dir: &SnapshotDir,
+        kind: SnapshotKind,
+        parents: &[SnapshotDir],
+    ) -> Result<Vec<Mount>>;
 
     /// Frees what only a writable snapshot needs. Blocks.
     fn seal(&self, dir: &SnapshotDir) -> io::Result<()>;
@@ -87,8 +100,12 @@ impl Overlay {
             let path = format!("/sys/module/overlay/parameters/{name}");
             std::fs::read_to_string(path).is_ok_and(|text| matches!(text.trim(), "Y" | "1" | "on"))
         };
-        let quirks = ["index", "metacopy", "redirect_dir"].iter().filter(|name| on(name));
-        Self { quirks: quirks.map(|name| format!("{name}=off")).collect() }
+        let quirks = ["index", "metacopy", "redirect_dir"]
+            .iter()
+            .filter(|name| on(name));
+        Self {
+            quirks: quirks.map(|name| format!("{name}=off")).collect(),
+        }
     }
 
     /// A read-only overlay of `layers`, topmost first; needs at least two.
@@ -110,7 +127,12 @@ fn lower(layers: &[PathBuf]) -> Result<String> {
 
 fn overlay(mut options: Vec<String>, quirks: &[String]) -> Mount {
     options.extend_from_slice(quirks);
-    Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options }
+    Mount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        target: String::new(),
+        options,
+    }
 }
 
 impl Backend for Overlay {
@@ -122,7 +144,12 @@ impl Backend for Overlay {
         true
     }
 
-    fn create(&self, dir: &SnapshotDir, kind: SnapshotKind, parents: &[SnapshotDir]) -> io::Result<()> {
+    fn create(
+        &self,
+        dir: &SnapshotDir,
+        kind: SnapshotKind,
+        parents: &[SnapshotDir],
+    ) -> io::Result<()> {
         // The root directory of a merged tree is that of its topmost layer, so
         // a new one takes after the one below.
         match parents.first() {
@@ -135,7 +162,12 @@ impl Backend for Overlay {
         Ok(())
     }
 
-    fn mounts(&self, dir: &SnapshotDir, kind: SnapshotKind, parents: &[SnapshotDir]) -> Result<Vec<Mount>> {
+    fn mounts(
+        &self,
+        dir: &SnapshotDir,
+        kind: SnapshotKind,
+        parents: &[SnapshotDir],
+    ) -> Result<Vec<Mount>> {
         let lowers: Vec<PathBuf> = parents.iter().map(SnapshotDir::fs).collect();
         match (kind, lowers.as_slice()) {
             (_, []) => bind(&dir.fs(), access(kind)),
@@ -160,7 +192,9 @@ impl Backend for Overlay {
     }
 
     fn layers(&self, dir: &SnapshotDir, parents: &[SnapshotDir]) -> Vec<PathBuf> {
-        std::iter::once(dir.fs()).chain(parents.iter().map(SnapshotDir::fs)).collect()
+        std::iter::once(dir.fs())
+            .chain(parents.iter().map(SnapshotDir::fs))
+            .collect()
     }
 }
 
@@ -178,7 +212,12 @@ impl Backend for Native {
         false
     }
 
-    fn create(&self, dir: &SnapshotDir, kind: SnapshotKind, parents: &[SnapshotDir]) -> io::Result<()> {
+    fn create(
+        &self,
+        dir: &SnapshotDir,
+        kind: SnapshotKind,
+        parents: &[SnapshotDir],
+    ) -> io::Result<()> {
         match (kind, parents.first()) {
             (_, None) => copy::plain_directory(&dir.fs()),
             // A view shows its parent itself.
@@ -187,7 +226,12 @@ impl Backend for Native {
         }
     }
 
-    fn mounts(&self, dir: &SnapshotDir, kind: SnapshotKind, parents: &[SnapshotDir]) -> Result<Vec<Mount>> {
+    fn mounts(
+        &self,
+        dir: &SnapshotDir,
+        kind: SnapshotKind,
+        parents: &[SnapshotDir],
+    ) -> Result<Vec<Mount>> {
         match (kind, parents.first()) {
             (SnapshotKind::View, Some(parent)) => bind(&parent.fs(), "ro"),
             _ => bind(&dir.fs(), access(kind)),

@@ -49,17 +49,30 @@ pub fn take_after(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
 pub(super) fn tree(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir(to)?;
     let (source, target) = (open_root(from)?, open_root(to)?);
-    let mut links = Links { first: HashMap::new(), root: target.try_clone()? };
+    let mut links = Links {
+        first: HashMap::new(),
+        root: target.try_clone()?,
+    };
     copy_children(&source, &target, Vec::new(), 0, &mut links)?;
     let stat = fstat(&source)?;
-    copy_attributes(source.as_fd(), c".", target.as_fd(), c".", &stat, Whole::All)
+    copy_attributes(
+        source.as_fd(),
+        c".",
+        target.as_fd(),
+        c".",
+        &stat,
+        Whole::All,
+    )
 }
 
 /// Copies what is in the directory `from` into the empty directory `to`, which
 /// takes owner, mode, xattrs and times of `from`. Both are open for reading.
 /// What of xattrs the target's file system does not know is left out.
 pub fn contents(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    let mut links = Links { first: HashMap::new(), root: to.try_clone()? };
+    let mut links = Links {
+        first: HashMap::new(),
+        root: to.try_clone()?,
+    };
     copy_children(from, to, Vec::new(), 0, &mut links)?;
     take_after(from.as_fd(), to.as_fd())
 }
@@ -86,7 +99,9 @@ fn copy_children(
     links: &mut Links,
 ) -> io::Result<()> {
     if depth > MAX_DEPTH {
-        return Err(io::Error::other(format!("directories nested deeper than {MAX_DEPTH}")));
+        return Err(io::Error::other(format!(
+            "directories nested deeper than {MAX_DEPTH}"
+        )));
     }
     for entry in Dir::read_from(from)? {
         let entry = entry?;
@@ -139,7 +154,13 @@ fn copy_one(from: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &Stat) -> io::Resul
             let target = readlinkat(from, name, Vec::new())?;
             Ok(symlinkat(target, to, name)?)
         }
-        kind => Ok(mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev)?),
+        kind => Ok(mknodat(
+            to,
+            name,
+            kind,
+            Mode::from_raw_mode(0o600),
+            stat.st_rdev,
+        )?),
     }
 }
 
@@ -213,19 +234,34 @@ fn copy_attributes(
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(to, to_name, flags, Mode::empty())?;
         let path = format!("/proc/self/fd/{}", made.as_raw_fd());
-        chmodat(CWD, path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+        chmodat(
+            CWD,
+            path,
+            Mode::from_raw_mode(stat.st_mode & 0o7777),
+            AtFlags::empty(),
+        )?;
     }
     copy_xattrs(&by_name(from, from_name)?, &by_name(to, to_name)?, whole)?;
     let times = Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+        last_access: Timespec {
+            tv_sec: stat.st_atime,
+            tv_nsec: stat.st_atime_nsec as _,
+        },
+        last_modification: Timespec {
+            tv_sec: stat.st_mtime,
+            tv_nsec: stat.st_mtime_nsec as _,
+        },
     };
     Ok(utimensat(to, to_name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// A path that names something in an open directory without following it.
 pub(crate) fn by_name(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<CString> {
-    let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+    let path = [
+        format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(),
+        name.to_bytes(),
+    ]
+    .concat();
     CString::new(path).map_err(io::Error::other)
 }
 
@@ -241,7 +277,10 @@ pub(crate) fn xattrs(path: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
         }
     };
     let mut found = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let name = CString::new(name).map_err(io::Error::other)?;
         let mut value = vec![0u8; 256];
         loop {

@@ -19,13 +19,27 @@ impl Snapshots {
     /// Makes a writable snapshot on `parent` (empty: on nothing).
     /// `AlreadyExists` for a key in use, `NotFound` for an unknown parent,
     /// `FailedPrecondition` for one that is not committed.
-    pub async fn prepare(&self, op: &Operation, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
-        self.create(op, key, parent, labels, table::SnapshotKind::Active).await
+    pub async fn prepare(
+        &self,
+        op: &Operation,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<Vec<Mount>> {
+        self.create(op, key, parent, labels, table::SnapshotKind::Active)
+            .await
     }
 
     /// Makes a read-only view of `parent`; errors as [`Self::prepare`].
-    pub async fn view(&self, op: &Operation, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
-        self.create(op, key, parent, labels, table::SnapshotKind::View).await
+    pub async fn view(
+        &self,
+        op: &Operation,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<Vec<Mount>> {
+        self.create(op, key, parent, labels, table::SnapshotKind::View)
+            .await
     }
 
     async fn create(
@@ -89,13 +103,19 @@ impl Snapshots {
     ) -> Result<SnapshotDir> {
         let (this, parents) = (self.clone(), parents.to_vec());
         let sidecar = Sidecar::of(namespace, record);
-        let (path, key, kind) = (self.dir(record.dir).0, record.key.clone(), SnapshotKind::from(record.kind));
+        let (path, key, kind) = (
+            self.dir(record.dir).0,
+            record.key.clone(),
+            SnapshotKind::from(record.kind),
+        );
         blocking(move || {
             let dir = backend::new_dir(&path)?;
             this.0
                 .backend
                 .create(&dir, kind, &parents)
-                .map_err(|error| Error::io(format!("making the directory of snapshot {key:?}"), error))?;
+                .map_err(|error| {
+                    Error::io(format!("making the directory of snapshot {key:?}"), error)
+                })?;
             sidecar.write(&dir)?;
             Ok(dir)
         })
@@ -109,7 +129,11 @@ impl Snapshots {
         if name.is_empty() {
             return Err(Error::invalid("a committed snapshot needs a name"));
         }
-        hold(op, self, &[key, name, how.parent.as_deref().unwrap_or_default()]);
+        hold(
+            op,
+            self,
+            &[key, name, how.parent.as_deref().unwrap_or_default()],
+        );
         let namespace = op.namespace();
         let before = self.record(namespace, key)?;
         active(&before)?;
@@ -203,7 +227,8 @@ impl Snapshots {
         self.0.store.written().await?;
         let path = self.dir(number).0;
         blocking(move || {
-            remove_path(&path).map_err(|error| Error::io(format!("removing {}", path.display()), error))
+            remove_path(&path)
+                .map_err(|error| Error::io(format!("removing {}", path.display()), error))
         })
         .await
     }
@@ -241,18 +266,23 @@ fn exists(key: &str) -> Error {
 fn committed(parent: &SnapshotRecord) -> Result<()> {
     match parent.kind {
         table::SnapshotKind::Committed => Ok(()),
-        table::SnapshotKind::Active | table::SnapshotKind::View => Err(Error::precondition(format!(
-            "snapshot {:?} is not committed and so can't be a parent",
-            parent.key
-        ))),
+        table::SnapshotKind::Active | table::SnapshotKind::View => {
+            Err(Error::precondition(format!(
+                "snapshot {:?} is not committed and so can't be a parent",
+                parent.key
+            )))
+        }
     }
 }
 
 fn active(record: &SnapshotRecord) -> Result<()> {
     match record.kind {
         table::SnapshotKind::Active => Ok(()),
-        table::SnapshotKind::View | table::SnapshotKind::Committed => Err(Error::precondition(
-            format!("snapshot {:?} is not active and so can't be committed", record.key),
-        )),
+        table::SnapshotKind::View | table::SnapshotKind::Committed => {
+            Err(Error::precondition(format!(
+                "snapshot {:?} is not active and so can't be committed",
+                record.key
+            )))
+        }
     }
 }

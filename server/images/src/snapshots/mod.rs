@@ -33,8 +33,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub(crate) use backend::{Backend, Overlay, SnapshotDir};
-pub use davit_sys::mount::{Mount, Placed};
 pub use copy::{contents as copy_contents, take_after};
+pub use davit_sys::mount::{Mount, Placed};
 pub use usage::measure;
 
 use crate::{
@@ -133,7 +133,10 @@ struct Inner {
 
 impl fmt::Debug for Snapshots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Snapshots").field(&self.0.backend).field(&self.0.dir).finish()
+        f.debug_tuple("Snapshots")
+            .field(&self.0.backend)
+            .field(&self.0.dir)
+            .finish()
     }
 }
 
@@ -173,7 +176,9 @@ impl Snapshots {
             )));
         }
         let parents = self.parents(namespace, &record)?;
-        self.0.backend.mounts(&self.dir(record.dir), record.kind.into(), &parents)
+        self.0
+            .backend
+            .mounts(&self.dir(record.dir), record.kind.into(), &parents)
     }
 
     /// What is known about it. `NotFound` when there is none.
@@ -183,7 +188,9 @@ impl Snapshots {
 
     /// Whether there is a snapshot of that key.
     pub fn contains(&self, namespace: &str, key: &str) -> Result<bool> {
-        self.0.store.contains::<table::Snapshots>((namespace, self.name(), key))
+        self.0
+            .store
+            .contains::<table::Snapshots>((namespace, self.name(), key))
     }
 
     /// Sets labels (empty value: removes).
@@ -219,20 +226,25 @@ impl Snapshots {
         .await?;
         if record.kind == table::SnapshotKind::Committed {
             let place = (namespace, self.name(), key);
-            self.0.store.transaction(|tx| match tx.get::<table::Snapshots>(place)? {
-                Some(mut now) if now.dir == record.dir => {
-                    (now.size, now.inodes) = (Some(usage.size), Some(usage.inodes));
-                    tx.put::<table::Snapshots>(place, &now)
-                }
-                _ => Ok(()),
-            })?;
+            self.0
+                .store
+                .transaction(|tx| match tx.get::<table::Snapshots>(place)? {
+                    Some(mut now) if now.dir == record.dir => {
+                        (now.size, now.inodes) = (Some(usage.size), Some(usage.inodes));
+                        tx.put::<table::Snapshots>(place, &now)
+                    }
+                    _ => Ok(()),
+                })?;
         }
         Ok(usage)
     }
 
     /// All snapshots of a namespace, in order of their keys.
     pub fn walk(&self, namespace: &str) -> Result<Vec<SnapshotInfo>> {
-        let found = self.0.store.scan::<table::Snapshots>((namespace, self.name()))?;
+        let found = self
+            .0
+            .store
+            .scan::<table::Snapshots>((namespace, self.name()))?;
         Ok(found.into_iter().map(|(_, record)| record.into()).collect())
     }
 
@@ -273,7 +285,10 @@ impl Snapshots {
         let key = key.to_owned();
         blocking(move || {
             davit_sys::mount::detached_with(&mounts, &placed, writable).map_err(|error| {
-                Error::io(format!("mounting snapshot {key:?}: {error}"), error.into_io())
+                Error::io(
+                    format!("mounting snapshot {key:?}: {error}"),
+                    error.into_io(),
+                )
             })
         })
         .await
@@ -285,14 +300,17 @@ impl Snapshots {
         let dir = self.dir(record.dir);
         let kind = SnapshotKind::from(record.kind);
         let mounts = match (self.name(), kind) {
-            ("overlayfs", SnapshotKind::Active | SnapshotKind::Committed) if !parents.is_empty() => {
+            ("overlayfs", SnapshotKind::Active | SnapshotKind::Committed)
+                if !parents.is_empty() =>
+            {
                 // Its own files as the topmost read-only layer, so that a
                 // writable mount elsewhere is not disturbed.
                 Overlay::new().read_only(&self.0.backend.layers(&dir, &parents))?
             }
-            ("overlayfs", SnapshotKind::Active | SnapshotKind::Committed) => {
-                self.0.backend.mounts(&dir, SnapshotKind::View, std::slice::from_ref(&dir))?
-            }
+            ("overlayfs", SnapshotKind::Active | SnapshotKind::Committed) => self
+                .0
+                .backend
+                .mounts(&dir, SnapshotKind::View, std::slice::from_ref(&dir))?,
             _ => self.0.backend.mounts(&dir, kind, &parents)?,
         };
         let read_only = mounts.into_iter().map(|mut mount| {
@@ -313,14 +331,20 @@ impl Snapshots {
     fn writable_mounts(&self, namespace: &str, key: &str) -> Result<Vec<Mount>> {
         let mounts = self.mounts(namespace, key)?;
         if self.stat(namespace, key)?.kind != SnapshotKind::Active {
-            return Err(Error::precondition(format!("snapshot {key:?} is not writable")));
+            return Err(Error::precondition(format!(
+                "snapshot {key:?} is not writable"
+            )));
         }
         Ok(mounts)
     }
 
     /// A writable tree for unpacking a layer into a snapshot that nobody has
     /// seen yet: when it fails, all of it goes, so nothing is synced.
-    pub(crate) async fn open_tree_for_unpacking(&self, namespace: &str, key: &str) -> Result<OwnedFd> {
+    pub(crate) async fn open_tree_for_unpacking(
+        &self,
+        namespace: &str,
+        key: &str,
+    ) -> Result<OwnedFd> {
         let mut mounts = self.mounts(namespace, key)?;
         for mount in mounts.iter_mut().filter(|mount| mount.kind == "overlay") {
             // Else unmounting waits for a sync of the whole file system.
@@ -345,7 +369,10 @@ impl Snapshots {
         let mut seen = HashSet::new();
         let mut parent = record.parent.clone();
         while !parent.is_empty() {
-            let found = self.0.store.get::<table::Snapshots>((namespace, self.name(), &parent))?;
+            let found = self
+                .0
+                .store
+                .get::<table::Snapshots>((namespace, self.name(), &parent))?;
             let Some(found) = found.filter(|_| seen.insert(parent.clone())) else {
                 return Err(Error::new(
                     Kind::DataLoss,
@@ -362,7 +389,10 @@ impl Snapshots {
     }
 
     fn record(&self, namespace: &str, key: &str) -> Result<SnapshotRecord> {
-        let found = self.0.store.get::<table::Snapshots>((namespace, self.name(), key))?;
+        let found = self
+            .0
+            .store
+            .get::<table::Snapshots>((namespace, self.name(), key))?;
         found.ok_or_else(|| self.missing(namespace, key))
     }
 
@@ -378,15 +408,26 @@ impl Snapshots {
     }
 
     fn resource(&self, key: &str) -> Resource {
-        Resource::Snapshot { snapshotter: self.name().to_owned(), key: key.to_owned() }
+        Resource::Snapshot {
+            snapshotter: self.name().to_owned(),
+            key: key.to_owned(),
+        }
     }
 
     /// A number that no directory has, marked as being filled until the guard
     /// is dropped.
     fn fresh_dir(&self) -> Fresh {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
-        Fresh { snapshots: self.clone(), number, keep: false }
+        self.0
+            .fresh
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number);
+        Fresh {
+            snapshots: self.clone(),
+            number,
+            keep: false,
+        }
     }
 }
 
@@ -400,7 +441,11 @@ struct Fresh {
 impl Drop for Fresh {
     fn drop(&mut self) {
         let inner = &self.snapshots.0;
-        inner.fresh.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        inner
+            .fresh
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.number);
         if !self.keep {
             self.snapshots.remove_later(self.number);
         }
@@ -411,7 +456,10 @@ async fn mounted(key: &str, mounts: Vec<Mount>) -> Result<OwnedFd> {
     let key = key.to_owned();
     blocking(move || {
         davit_sys::mount::detached(&mounts).map_err(|error| {
-            Error::io(format!("mounting snapshot {key:?}: {error}"), error.into_io())
+            Error::io(
+                format!("mounting snapshot {key:?}: {error}"),
+                error.into_io(),
+            )
         })
     })
     .await
@@ -420,7 +468,8 @@ async fn mounted(key: &str, mounts: Vec<Mount>) -> Result<OwnedFd> {
 /// The kernel's id of this boot.
 fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io(format!("reading {path}"), error))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::io(format!("reading {path}"), error))?;
     Ok(text.trim().to_owned())
 }
 

@@ -36,16 +36,24 @@ impl Snapshots {
                 if !record.unsynced_boot.is_empty() {
                     self.0.unsynced.notify_one();
                 }
-                self.0.store.transaction(|tx| ensure_namespace(tx, &key.0))?;
+                self.0
+                    .store
+                    .transaction(|tx| ensure_namespace(tx, &key.0))?;
                 continue;
             }
             tracing::warn!(
                 namespace = key.0,
                 key = key.2,
-                reason = if lost { "its directory is gone" } else { "it was not on disk when the machine went down" },
+                reason = if lost {
+                    "its directory is gone"
+                } else {
+                    "it was not on disk when the machine went down"
+                },
                 "forgetting a snapshot"
             );
-            self.0.store.transaction(|tx| tx.delete::<table::Snapshots>(&key))?;
+            self.0
+                .store
+                .transaction(|tx| tx.delete::<table::Snapshots>(&key))?;
         }
         Ok(())
     }
@@ -67,7 +75,12 @@ impl Snapshots {
         // Directories first, then who is being made, then records: one that
         // gets its record in between is in one of the two.
         let dirs = self.numbers()?;
-        let fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fresh = self
+            .0
+            .fresh
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let known: HashSet<u64> = self
             .0
             .store
@@ -82,7 +95,8 @@ impl Snapshots {
                 continue;
             }
             let path = self.dir(*number).0;
-            remove_path(&path).map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
+            remove_path(&path)
+                .map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
             removed.push(path);
         }
         Ok(removed)
@@ -105,15 +119,24 @@ impl Snapshots {
             let what = format!("snapshot {:?} of namespace {:?} ({})", key.2, key.0, key.1);
             let parent = (key.0.clone(), key.1.clone(), record.parent.clone());
             if !record.parent.is_empty() && !all.contains_key(&parent) {
-                problems.push(format!("{what} lacks its parent {:?}: unpack its image again", record.parent));
+                problems.push(format!(
+                    "{what} lacks its parent {:?}: unpack its image again",
+                    record.parent
+                ));
             }
             let lost = !dirs.contains(&record.dir);
             let torn = !record.unsynced_boot.is_empty() && record.unsynced_boot != self.0.boot;
             if lost || torn {
-                let why = if lost { "has no directory" } else { "was not on disk when the machine went down" };
+                let why = if lost {
+                    "has no directory"
+                } else {
+                    "was not on disk when the machine went down"
+                };
                 problems.push(format!("{what} {why}"));
                 if repair {
-                    content.store().transaction(|tx| tx.delete::<table::Snapshots>(key))?;
+                    content
+                        .store()
+                        .transaction(|tx| tx.delete::<table::Snapshots>(key))?;
                 }
             }
         }
@@ -121,7 +144,8 @@ impl Snapshots {
             let path = self.dir(*number).0;
             problems.push(format!("{} belongs to no snapshot", path.display()));
             if repair {
-                remove_path(&path).map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
+                remove_path(&path)
+                    .map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
             }
         }
         Ok(problems)
@@ -133,7 +157,9 @@ impl Snapshots {
         let mut made = 0;
         let mut by_place = BTreeMap::new();
         for number in self.numbers()? {
-            let Some(sidecar) = Sidecar::read(&self.dir(number)) else { continue };
+            let Some(sidecar) = Sidecar::read(&self.dir(number)) else {
+                continue;
+            };
             let namespace = sidecar.namespace.clone();
             let mut record = sidecar.record(number);
             match record.kind {
@@ -145,7 +171,10 @@ impl Snapshots {
             }
             let torn = !record.unsynced_boot.is_empty() && record.unsynced_boot != self.0.boot;
             if !torn && self.dir(number).fs().is_dir() {
-                by_place.insert((namespace, self.name().to_owned(), record.key.clone()), record);
+                by_place.insert(
+                    (namespace, self.name().to_owned(), record.key.clone()),
+                    record,
+                );
             }
         }
         for (place, record) in by_place {

@@ -71,7 +71,9 @@ impl Sidecar {
             return fs::write(&path, text).map_err(fail);
         }
         let aside = dir.0.join(format!("{NAME}.new"));
-        fs::write(&aside, text).and_then(|()| fs::rename(&aside, &path)).map_err(fail)
+        fs::write(&aside, text)
+            .and_then(|()| fs::rename(&aside, &path))
+            .map_err(fail)
     }
 
     /// Reads it; `None` when there is none that makes sense.
@@ -82,9 +84,11 @@ impl Sidecar {
     /// Notes that the snapshot's files are on disk.
     pub(super) fn mark_synced(dir: &SnapshotDir) -> Result<()> {
         match Self::read(dir) {
-            Some(sidecar) if !sidecar.boot.is_empty() => {
-                Self { boot: String::new(), ..sidecar }.write(dir)
+            Some(sidecar) if !sidecar.boot.is_empty() => Self {
+                boot: String::new(),
+                ..sidecar
             }
+            .write(dir),
             _ => Ok(()),
         }
     }

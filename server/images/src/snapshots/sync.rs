@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, os::fd::AsFd, time::Duration};
 
-use davit_store::{Error, Result, table, Table};
+use davit_store::{Error, Result, Table, table};
 
 use super::{Snapshots, sidecar::Sidecar};
 use crate::{content::blocking, unpack::walk::open_root};
@@ -18,7 +18,10 @@ impl Snapshots {
             self.0.unsynced.notified().await;
             tokio::time::sleep(GATHER).await;
             if let Err(error) = self.sync().await {
-                tracing::warn!(error = error.chain(), "syncing snapshots to disk; trying again");
+                tracing::warn!(
+                    error = error.chain(),
+                    "syncing snapshots to disk; trying again"
+                );
                 tokio::time::sleep(GATHER).await;
                 self.0.unsynced.notify_one();
             }
@@ -31,12 +34,16 @@ impl Snapshots {
         if pending.is_empty() {
             return Ok(());
         }
-        let (this, dirs) = (self.clone(), pending.iter().map(|(_, dir)| *dir).collect::<HashSet<_>>());
+        let (this, dirs) = (
+            self.clone(),
+            pending.iter().map(|(_, dir)| *dir).collect::<HashSet<_>>(),
+        );
         blocking(move || {
             let fail = |error| Error::io(format!("syncing {}", this.0.dir.display()), error);
             let root = open_root(&this.0.dir).map_err(fail)?;
             rustix::fs::syncfs(root.as_fd()).map_err(|error| fail(error.into()))?;
-            dirs.iter().try_for_each(|dir| Sidecar::mark_synced(&this.dir(*dir)))
+            dirs.iter()
+                .try_for_each(|dir| Sidecar::mark_synced(&this.dir(*dir)))
         })
         .await?;
         self.0.store.transaction(|tx| {
@@ -56,9 +63,9 @@ impl Snapshots {
     /// Keys and directories of committed snapshots that are not synced.
     fn unsynced(&self) -> Result<Vec<(<table::Snapshots as Table>::Key, u64)>> {
         let all = self.0.store.scan::<table::Snapshots>(())?;
-        let mine = all.into_iter().filter(|(key, record)| {
-            key.1 == self.name() && !record.unsynced_boot.is_empty()
-        });
+        let mine = all
+            .into_iter()
+            .filter(|(key, record)| key.1 == self.name() && !record.unsynced_boot.is_empty());
         Ok(mine.map(|(key, record)| (key, record.dir)).collect())
     }
 }

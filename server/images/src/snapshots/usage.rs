@@ -19,9 +19,16 @@ pub fn measure(path: &Path) -> io::Result<Usage> {
     Ok(usage)
 }
 
-fn add(dir: &OwnedFd, usage: &mut Usage, seen: &mut HashSet<(u64, u64)>, depth: usize) -> io::Result<()> {
+fn add(
+    dir: &OwnedFd,
+    usage: &mut Usage,
+    seen: &mut HashSet<(u64, u64)>,
+    depth: usize,
+) -> io::Result<()> {
     if depth > MAX_DEPTH {
-        return Err(io::Error::other(format!("directories nested deeper than {MAX_DEPTH}")));
+        return Err(io::Error::other(format!(
+            "directories nested deeper than {MAX_DEPTH}"
+        )));
     }
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
@@ -36,7 +43,10 @@ fn add(dir: &OwnedFd, usage: &mut Usage, seen: &mut HashSet<(u64, u64)>, depth: 
             Err(error) => return Err(error.into()),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
+        if kind != FileType::Directory
+            && stat.st_nlink > 1
+            && !seen.insert((stat.st_dev, stat.st_ino))
+        {
             continue;
         }
         usage.size += stat.st_blocks as u64 * 512;

@@ -34,14 +34,19 @@ pub struct TreeWriter<W: Write> {
 
 impl<W: Write> std::fmt::Debug for TreeWriter<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TreeWriter").field("links", &self.links.len()).finish_non_exhaustive()
+        f.debug_struct("TreeWriter")
+            .field("links", &self.links.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl<W: Write> TreeWriter<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { tar: Builder::new(out), links: HashMap::new() }
+        Self {
+            tar: Builder::new(out),
+            links: HashMap::new(),
+        }
     }
 
     /// Writes what `name` in `dir` is, as `called` (taken as it stands, "/"
@@ -51,17 +56,33 @@ impl<W: Write> TreeWriter<W> {
     ///
     /// # Errors
     /// The system's; and when the file changed into something else meanwhile.
-    pub fn add(&mut self, dir: BorrowedFd<'_>, name: &OsStr, called: &Path, stat: &Stat) -> io::Result<()> {
+    pub fn add(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        called: &Path,
+        stat: &Stat,
+    ) -> io::Result<()> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let fd = openat(dir, name, OFlags::DIRECTORY | reading(), Mode::empty())?;
                 self.attributes(fd.as_fd())?;
-                self.entry(header(stat, EntryType::Directory), &with_slash(called), b"", io::empty())
+                self.entry(
+                    header(stat, EntryType::Directory),
+                    &with_slash(called),
+                    b"",
+                    io::empty(),
+                )
             }
             FileType::RegularFile => self.file(dir, name, called, stat),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
-                self.entry(header(stat, EntryType::Symlink), called, target.to_bytes(), io::empty())
+                self.entry(
+                    header(stat, EntryType::Symlink),
+                    called,
+                    target.to_bytes(),
+                    io::empty(),
+                )
             }
             FileType::CharacterDevice => self.node(called, stat, EntryType::Char),
             FileType::BlockDevice => self.node(called, stat, EntryType::Block),
@@ -87,7 +108,13 @@ impl<W: Write> TreeWriter<W> {
         self.tar.into_inner()
     }
 
-    fn file(&mut self, dir: BorrowedFd<'_>, name: &OsStr, called: &Path, stat: &Stat) -> io::Result<()> {
+    fn file(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        called: &Path,
+        stat: &Stat,
+    ) -> io::Result<()> {
         if stat.st_nlink > 1 {
             let id = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&id) {
@@ -115,7 +142,13 @@ impl<W: Write> TreeWriter<W> {
 
     /// Writes one entry. Names are taken as they are: the tar crate's own
     /// setters refuse "/" and "./", which docker's clients expect.
-    fn entry(&mut self, mut header: Header, called: &Path, link: &[u8], data: impl Read) -> io::Result<()> {
+    fn entry(
+        &mut self,
+        mut header: Header,
+        called: &Path,
+        link: &[u8],
+        data: impl Read,
+    ) -> io::Result<()> {
         let name = called.as_os_str().as_bytes();
         self.long(EntryType::GNULongName, name)?;
         self.long(EntryType::GNULongLink, link)?;
@@ -144,12 +177,18 @@ impl<W: Write> TreeWriter<W> {
     /// Extended attributes, as PAX records before the entry.
     fn attributes(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let found = attributes(fd);
-        let records: Vec<(String, Vec<u8>)> =
-            found.into_iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value)).collect();
+        let records: Vec<(String, Vec<u8>)> = found
+            .into_iter()
+            .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value))
+            .collect();
         if records.is_empty() {
             return Ok(());
         }
-        self.tar.append_pax_extensions(records.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+        self.tar.append_pax_extensions(
+            records
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_slice())),
+        )
     }
 }
 
@@ -157,10 +196,14 @@ impl<W: Write> TreeWriter<W> {
 /// them has none.
 fn attributes(fd: BorrowedFd<'_>) -> Vec<(String, Vec<u8>)> {
     let mut names = vec![0u8; MAX_VALUE];
-    let Ok(length) = rustix::fs::flistxattr(fd, &mut names) else { return Vec::new() };
+    let Ok(length) = rustix::fs::flistxattr(fd, &mut names) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for name in names[..length].split(|&byte| byte == 0) {
-        let Ok(name) = std::str::from_utf8(name) else { continue };
+        let Ok(name) = std::str::from_utf8(name) else {
+            continue;
+        };
         let wanted = name == CAPABILITY || name.starts_with(USER) && !name.starts_with(OVERLAY);
         // "=" ends the key of a PAX record.
         if !wanted || name.contains('=') {
@@ -209,7 +252,9 @@ struct Exactly<R> {
 
 impl<R: Read> Read for Exactly<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let want = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if want == 0 {
             return Ok(0);
         }

@@ -56,21 +56,35 @@ pub(super) enum Stage {
 
 impl Stage {
     pub(super) fn of(done: Option<(Arc<Draft>, Extracted)>) -> Self {
-        done.map_or(Self::Fetched, |(draft, extracted)| Self::Apart(draft, extracted))
+        done.map_or(Self::Fetched, |(draft, extracted)| {
+            Self::Apart(draft, extracted)
+        })
     }
 }
 
 impl Slot {
     pub(super) fn set(&self, stage: Stage) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stage = stage;
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stage = stage;
     }
 
     fn take_stage(&self) -> Stage {
-        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).stage)
+        std::mem::take(
+            &mut self
+                .state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .stage,
+        )
     }
 
     fn set_flight(&self, flight: Option<Flight>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).flight = flight;
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flight = flight;
     }
 
     fn parent_key(&self) -> &str {
@@ -98,12 +112,19 @@ pub struct Chain {
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.slots.iter().map(|slot| &slot.layer.digest)).finish()
+        f.debug_list()
+            .entries(self.slots.iter().map(|slot| &slot.layer.digest))
+            .finish()
     }
 }
 
 impl Chain {
-    pub(super) fn plan(unpacker: Unpacker, op: Operation, snapshots: Snapshots, layers: Vec<Layer>) -> Self {
+    pub(super) fn plan(
+        unpacker: Unpacker,
+        op: Operation,
+        snapshots: Snapshots,
+        layers: Vec<Layer>,
+    ) -> Self {
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let mut parent = None;
         let mut slots = Vec::with_capacity(layers.len());
@@ -136,7 +157,10 @@ impl Chain {
     /// place among the permitted downloads only after it has answered.
     pub async fn start(&self, index: usize) -> Result<LayerWork> {
         let slot = self.slots.get(index).ok_or_else(|| {
-            Error::new(Kind::OutOfRange, format!("layer {index} of {}", self.slots.len()))
+            Error::new(
+                Kind::OutOfRange,
+                format!("layer {index} of {}", self.slots.len()),
+            )
         })?;
         let namespace = slot.op.namespace();
         slot.op.hold(Resource::Blob(slot.layer.digest.clone()));
@@ -144,12 +168,20 @@ impl Chain {
             snapshotter: slot.snapshots.name().to_owned(),
             key: slot.chain_id.to_string(),
         });
-        let place = (namespace.to_owned(), slot.snapshots.name(), slot.chain_id.clone());
+        let place = (
+            namespace.to_owned(),
+            slot.snapshots.name(),
+            slot.chain_id.clone(),
+        );
         let flight = slot.unpacker.0.chains.enter(place).await;
         let unpacked = slot.snapshots.contains(namespace, slot.chain_id.as_str())?;
         // Who comes here later need not wait for what is done.
         slot.set_flight((!unpacked).then_some(flight));
-        slot.set(if unpacked { Stage::Ready } else { Stage::Fetched });
+        slot.set(if unpacked {
+            Stage::Ready
+        } else {
+            Stage::Fetched
+        });
         let apart = !unpacked && slot.snapshots.unpacks_apart();
         match self.open(slot, apart).await? {
             Some(fetch) => Ok(LayerWork::Fetch(fetch)),
@@ -167,7 +199,10 @@ impl Chain {
             return Ok(None);
         }
         let reference = format!("layer-{}", layer.digest);
-        let expected = Expected { digest: Some(layer.digest.clone()), size: Some(layer.size) };
+        let expected = Expected {
+            digest: Some(layer.digest.clone()),
+            size: Some(layer.size),
+        };
         match content.reserve(&slot.op, &reference, expected).await? {
             Reserved::Exists(_) => {
                 self.note_diff_id(slot)?;
@@ -177,11 +212,17 @@ impl Chain {
                 // Bytes of an earlier try go through as well, so the threads
                 // that unpack must be there before the writer is.
                 let (extraction, tee) = match apart {
-                    true => Extraction::start(slot).await.map(|(e, t)| (Some(e), Some(t)))?,
+                    true => Extraction::start(slot)
+                        .await
+                        .map(|(e, t)| (Some(e), Some(t)))?,
                     false => (None, None),
                 };
                 let writer = place.start(tee)?;
-                Ok(Some(LayerFetch { slot: slot.clone(), writer, extraction }))
+                Ok(Some(LayerFetch {
+                    slot: slot.clone(),
+                    writer,
+                    extraction,
+                }))
             }
         }
     }
@@ -190,11 +231,17 @@ impl Chain {
         let content = &slot.unpacker.0.content;
         let info = content.info(slot.op.namespace(), &slot.layer.digest)?;
         if info.labels.get(UNCOMPRESSED).map(String::as_str) == Some(slot.layer.diff_id.as_str())
-            && slot.layer.labels.iter().all(|label| info.labels.get_key_value(label.0) == Some(label))
+            && slot
+                .layer
+                .labels
+                .iter()
+                .all(|label| info.labels.get_key_value(label.0) == Some(label))
         {
             return Ok(());
         }
-        content.label(slot.op.namespace(), &slot.layer.digest, &slot.labels()).map(drop)
+        content
+            .label(slot.op.namespace(), &slot.layer.digest, &slot.labels())
+            .map(drop)
     }
 
     /// Puts all layers on top of one another and gives the key of the topmost
@@ -220,19 +267,32 @@ impl Chain {
             slot.set_flight(None);
             done?;
         }
-        Ok(self.slots.last().map(|slot| slot.chain_id.to_string()).unwrap_or_default())
+        Ok(self
+            .slots
+            .last()
+            .map(|slot| slot.chain_id.to_string())
+            .unwrap_or_default())
     }
 }
 
 /// Gives the layer what it takes from its parents; `false` when it has to be
 /// unpacked onto them.
 async fn settle(slot: &Slot, draft: &Arc<Draft>, extracted: &Extracted) -> Result<bool> {
-    let Some(parent) = &slot.parent else { return Ok(true) };
+    let Some(parent) = &slot.parent else {
+        return Ok(true);
+    };
     if extracted.implicit.is_empty() {
         return Ok(true);
     }
-    let below = slot.snapshots.open_tree(slot.op.namespace(), parent.as_str()).await?;
-    let (path, implicit, layer) = (draft.fs()?, extracted.implicit.clone(), slot.layer.digest.clone());
+    let below = slot
+        .snapshots
+        .open_tree(slot.op.namespace(), parent.as_str())
+        .await?;
+    let (path, implicit, layer) = (
+        draft.fs()?,
+        extracted.implicit.clone(),
+        slot.layer.digest.clone(),
+    );
     blocking(move || {
         open_root(&path)
             .and_then(|root| fixup::apply(&root, &implicit, &below))
@@ -244,23 +304,40 @@ async fn settle(slot: &Slot, draft: &Arc<Draft>, extracted: &Extracted) -> Resul
 /// Unpacks the layer from its blob onto the merged tree of its parents.
 async fn unpack_onto_parent(slot: &Slot) -> Result<()> {
     let draft = Draft::prepare(slot, slot.parent_key()).await?;
-    let root = slot.snapshots.open_tree_for_unpacking(slot.op.namespace(), &draft.key).await?;
-    let onto = if slot.parent.is_some() { Onto::Parent } else { Onto::Bottom };
+    let root = slot
+        .snapshots
+        .open_tree_for_unpacking(slot.op.namespace(), &draft.key)
+        .await?;
+    let onto = if slot.parent.is_some() {
+        Onto::Parent
+    } else {
+        Onto::Bottom
+    };
     let (mut pipeline, tee) = Pipeline::start(slot.job(root, onto), draft.clone())?;
     slot.feed(tee)?;
     match pipeline.outcome().await? {
         Outcome::Done(_) => commit(slot, &draft, None).await,
-        Outcome::NeedsParent => {
-            Err(Error::internal(format!("layer {} asks for a parent that it has", slot.layer.digest)))
-        }
+        Outcome::NeedsParent => Err(Error::internal(format!(
+            "layer {} asks for a parent that it has",
+            slot.layer.digest
+        ))),
     }
 }
 
 async fn commit(slot: &Slot, draft: &Arc<Draft>, parent: Option<&str>) -> Result<()> {
-    let parent = parent.filter(|parent| !parent.is_empty()).map(str::to_owned);
-    let how = Commit { labels: Labels::new(), parent };
+    let parent = parent
+        .filter(|parent| !parent.is_empty())
+        .map(str::to_owned);
+    let how = Commit {
+        labels: Labels::new(),
+        parent,
+    };
     fail::fail_point!("images.unpack.before-commit");
-    match slot.snapshots.commit(&slot.op, slot.chain_id.as_str(), &draft.key, how).await {
+    match slot
+        .snapshots
+        .commit(&slot.op, slot.chain_id.as_str(), &draft.key, how)
+        .await
+    {
         Ok(()) => {
             draft.keep();
             Ok(())

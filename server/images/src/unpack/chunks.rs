@@ -33,7 +33,14 @@ pub(crate) struct Chunks<T> {
 
 impl<T: AsRef<[u8]>> Chunks<T> {
     pub(crate) fn new(source: Receiver<Block<T>>, read: Arc<AtomicU64>) -> Self {
-        Self { source, block: None, at: 0, ended: false, read, recycle: None }
+        Self {
+            source,
+            block: None,
+            at: 0,
+            ended: false,
+            read,
+            recycle: None,
+        }
     }
 
     pub(crate) fn recycling(mut self, to: std::sync::mpsc::SyncSender<T>) -> Self {
@@ -49,7 +56,12 @@ pub(crate) fn cut_off() -> io::Error {
 
 impl<T: AsRef<[u8]>> BufRead for Chunks<T> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while !self.ended && self.block.as_ref().is_none_or(|block| self.at >= block.as_ref().len()) {
+        while !self.ended
+            && self
+                .block
+                .as_ref()
+                .is_none_or(|block| self.at >= block.as_ref().len())
+        {
             if let (Some(used), Some(recycle)) = (self.block.take(), &self.recycle) {
                 // Full or closed: the block is just dropped.
                 let _ = recycle.try_send(used);
@@ -60,7 +72,10 @@ impl<T: AsRef<[u8]>> BufRead for Chunks<T> {
                 Err(RecvError) => return Err(cut_off()),
             }
         }
-        Ok(self.block.as_ref().map_or(&[], |block| block.as_ref().get(self.at..).unwrap_or(&[])))
+        Ok(self
+            .block
+            .as_ref()
+            .map_or(&[], |block| block.as_ref().get(self.at..).unwrap_or(&[])))
     }
 
     fn consume(&mut self, bytes: usize) {

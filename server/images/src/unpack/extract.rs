@@ -69,7 +69,8 @@ pub(crate) struct Extractor {
 type Applied<T = ()> = Result<T, Refusal>;
 
 /// Hands out the data of the present entry.
-pub(crate) type DataSource<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
+pub(crate) type DataSource<'a> =
+    &'a mut dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
 
 impl Extractor {
     pub(crate) fn new(root: OwnedFd, onto: Onto) -> Self {
@@ -103,9 +104,10 @@ impl Extractor {
             EntryKind::HardLink => self.hard_link(base, parent, entry),
             EntryKind::Symlink => self.symlink(base, entry),
             EntryKind::Char | EntryKind::Block | EntryKind::Fifo => self.node(base, entry),
-            EntryKind::Unknown(flag) => {
-                Err(Refusal::Hostile(format!("its type {:?} is not known", char::from(flag))))
-            }
+            EntryKind::Unknown(flag) => Err(Refusal::Hostile(format!(
+                "its type {:?} is not known",
+                char::from(flag)
+            ))),
         }
     }
 
@@ -154,14 +156,22 @@ impl Extractor {
 
     fn root_entry(&mut self, entry: &Entry) -> Applied {
         if entry.kind != EntryKind::Directory {
-            return Err(Refusal::Hostile("it would replace the root directory".into()));
+            return Err(Refusal::Hostile(
+                "it would replace the root directory".into(),
+            ));
         }
         // A detached mount's own descriptor is good for looking up only.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = &openat(self.walker.root(), c".", flags, Mode::empty())?;
-        fchown(root, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        fchown(
+            root,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )?;
         fchmod(root, Mode::from_raw_mode(entry.mode))?;
-        set_xattrs(entry, |name, value| fsetxattr(root, name, value, XattrFlags::empty()))?;
+        set_xattrs(entry, |name, value| {
+            fsetxattr(root, name, value, XattrFlags::empty())
+        })?;
         self.extracted.implicit.remove(&Vec::new());
         self.directory_times.insert(Vec::new(), entry.mtime);
         Ok(())
@@ -195,7 +205,9 @@ impl Extractor {
         if !entry.xattrs.is_empty() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = openat(dir, base, flags, Mode::empty())?;
-            set_xattrs(entry, |name, value| fsetxattr(&fd, name, value, XattrFlags::empty()))?;
+            set_xattrs(entry, |name, value| {
+                fsetxattr(&fd, name, value, XattrFlags::empty())
+            })?;
         }
         let path = self.path_of(base);
         self.extracted.implicit.remove(&path);
@@ -205,7 +217,8 @@ impl Extractor {
     }
 
     fn file(&mut self, base: &[u8], entry: &Entry, data: DataSource<'_>) -> Applied {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let fd = self.replacing(base, |dir| openat(dir, base, flags, mode))?;
         match &entry.sparse {
@@ -215,13 +228,19 @@ impl Extractor {
         }
         let owned = entry.uid != 0 || entry.gid != 0;
         if owned {
-            fchown(&fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+            fchown(
+                &fd,
+                Some(Uid::from_raw(entry.uid)),
+                Some(Gid::from_raw(entry.gid)),
+            )?;
         }
         // After the owner, which takes setuid and setgid away.
         if entry.mode & (0o7000 | umask()) != 0 {
             fchmod(&fd, Mode::from_raw_mode(entry.mode))?;
         }
-        set_xattrs(entry, |name, value| fsetxattr(&fd, name, value, XattrFlags::empty()))?;
+        set_xattrs(entry, |name, value| {
+            fsetxattr(&fd, name, value, XattrFlags::empty())
+        })?;
         futimens(&fd, &times(entry.mtime))?;
         let path = self.path_of(base);
         self.remember(path);
@@ -278,7 +297,9 @@ impl Extractor {
         };
         match self.walker.enter(target_parent, Missing::Fail) {
             Ok(()) => {}
-            Err(Refusal::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Err(missing(self)),
+            Err(Refusal::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(missing(self));
+            }
             Err(other) => return Err(other),
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -297,7 +318,9 @@ impl Extractor {
         {
             return Ok(());
         }
-        self.replacing(base, |dir| linkat(&target_dir, *target_base, dir, base, AtFlags::empty()))?;
+        self.replacing(base, |dir| {
+            linkat(&target_dir, *target_base, dir, base, AtFlags::empty())
+        })?;
         let path = self.path_of(base);
         self.remember(path);
         Ok(())
@@ -341,9 +364,15 @@ impl Extractor {
             return Ok(());
         }
         let dir = self.walker.here();
-        let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), base].concat();
-        set_xattrs(entry, |name, value| lsetxattr(path.as_slice(), name, value, XattrFlags::empty()))
-            .map_err(Refusal::from)
+        let path = [
+            format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(),
+            base,
+        ]
+        .concat();
+        set_xattrs(entry, |name, value| {
+            lsetxattr(path.as_slice(), name, value, XattrFlags::empty())
+        })
+        .map_err(Refusal::from)
     }
 
     fn whiteout(&mut self, base: &[u8], parent: &[&[u8]]) -> Applied {
@@ -356,7 +385,9 @@ impl Extractor {
             return Ok(());
         }
         if matches!(name, b"" | b"." | b"..") {
-            return Err(Refusal::Hostile("it is a whiteout of nothing that can be removed".into()));
+            return Err(Refusal::Hostile(
+                "it is a whiteout of nothing that can be removed".into(),
+            ));
         }
         match self.onto {
             Onto::Bottom => Ok(()),
@@ -415,8 +446,11 @@ impl Extractor {
     fn clear(&self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Applied {
         let mut below = path.to_vec();
         below.push(b'/');
-        let spared_below =
-            self.made.range(below.clone()..).next().is_some_and(|other| other.starts_with(&below));
+        let spared_below = self
+            .made
+            .range(below.clone()..)
+            .next()
+            .is_some_and(|other| other.starts_with(&below));
         if !spared_below && !self.made.contains(path) {
             return Ok(remove_tree(dir, name)?);
         }
@@ -461,7 +495,9 @@ impl Extractor {
             Onto::Parent => {
                 match self.walker.enter(parent, Missing::Fail) {
                     Ok(()) => {}
-                    Err(Refusal::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    Err(Refusal::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(());
+                    }
                     Err(other) => return Err(other),
                 }
                 let path = self.walker.real_path();
@@ -501,17 +537,34 @@ fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
 
 fn own(dir: BorrowedFd<'_>, base: &[u8], entry: &Entry) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-    Ok(chownat(dir, base, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(chownat(
+        dir,
+        base,
+        Some(uid),
+        Some(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 fn times((seconds, nanos): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }
 
 /// Sets access and modification time of `name`, of the link itself if it is one.
 pub(crate) fn set_times(dir: BorrowedFd<'_>, name: &[u8], mtime: (i64, u32)) -> io::Result<()> {
-    Ok(utimensat(dir, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(utimensat(
+        dir,
+        name,
+        &times(mtime),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 fn set_xattrs(
@@ -524,8 +577,9 @@ fn set_xattrs(
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
-        let text = CString::new(name.as_slice())
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an xattr's name has a NUL byte"))?;
+        let text = CString::new(name.as_slice()).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, "an xattr's name has a NUL byte")
+        })?;
         match set(&text, value) {
             Ok(()) => {}
             // A file system or host that has no such attributes; containerd
@@ -536,7 +590,10 @@ fn set_xattrs(
             Err(error) => {
                 let name = String::from_utf8_lossy(name).into_owned();
                 let error = io::Error::from(error);
-                return Err(io::Error::new(error.kind(), format!("setting its xattr {name:?}: {error}")));
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("setting its xattr {name:?}: {error}"),
+                ));
             }
         }
     }
@@ -555,7 +612,12 @@ fn write_all(fd: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn write_sparse(fd: &OwnedFd, pieces: &[(u64, u64)], size: u64, data: DataSource<'_>) -> io::Result<()> {
+fn write_sparse(
+    fd: &OwnedFd,
+    pieces: &[(u64, u64)],
+    size: u64,
+    data: DataSource<'_>,
+) -> io::Result<()> {
     ftruncate(fd, size)?;
     let mut pieces = pieces.iter().copied().filter(|(_, length)| *length > 0);
     let (mut at, mut left) = pieces.next().unwrap_or((0, 0));

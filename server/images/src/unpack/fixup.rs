@@ -19,7 +19,11 @@ use crate::snapshots::copy::take_after;
 /// merged tree of the layers under it. `false` when one of them is no plain
 /// directory there: the layer's path went through a link of a lower layer and
 /// has to be unpacked onto it.
-pub(crate) fn apply(layer: &OwnedFd, implicit: &BTreeSet<Vec<u8>>, below: &OwnedFd) -> io::Result<bool> {
+pub(crate) fn apply(
+    layer: &OwnedFd,
+    implicit: &BTreeSet<Vec<u8>>,
+    below: &OwnedFd,
+) -> io::Result<bool> {
     for path in implicit {
         let name: &[u8] = if path.is_empty() { b"." } else { path };
         let lower = match open(below, name) {

@@ -24,7 +24,8 @@ impl<R: BufRead> Inflate<R> {
             return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(source))));
         }
         // A zstd frame, or a skippable one (RFC 8878, 3.1).
-        let skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
+        let skippable =
+            start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
         if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || skippable {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
             decoder.window_log_max(MAX_WINDOW_LOG)?;

@@ -4,7 +4,10 @@
 use std::{
     io::Read,
     path::PathBuf,
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,11 +43,20 @@ pub(super) struct Draft {
 impl Draft {
     /// Prepares a snapshot on `parent` (empty: none) for the layer `slot`.
     pub(super) async fn prepare(slot: &Slot, parent: &str) -> Result<Arc<Self>> {
-        let key = format!("extract-{} {}", uuid::Uuid::new_v4().simple(), slot.chain_id);
+        let key = format!(
+            "extract-{} {}",
+            uuid::Uuid::new_v4().simple(),
+            slot.chain_id
+        );
         let labels = Labels::from([(UNPACKS.to_owned(), slot.chain_id.to_string())]);
         let (snapshots, op) = (slot.snapshots.clone(), slot.op.clone());
         snapshots.prepare(&op, &key, parent, labels).await?;
-        Ok(Arc::new(Self { snapshots, op, key, kept: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            snapshots,
+            op,
+            key,
+            kept: AtomicBool::new(false),
+        }))
     }
 
     /// Where its own files are.
@@ -63,7 +75,11 @@ impl Drop for Draft {
             && let Err(error) = self.snapshots.remove_now(self.op.namespace(), &self.key)
             && error.kind() != Kind::NotFound
         {
-            tracing::warn!(key = self.key, error = error.chain(), "removing a half unpacked layer; garbage collection will");
+            tracing::warn!(
+                key = self.key,
+                error = error.chain(),
+                "removing a half unpacked layer; garbage collection will"
+            );
         }
     }
 }
@@ -78,7 +94,11 @@ impl Extraction {
     /// Starts unpacking into a snapshot without parent.
     pub(super) async fn start(slot: &Slot) -> Result<(Self, Tee)> {
         let draft = Draft::prepare(slot, "").await?;
-        let onto = if slot.parent.is_some() { Onto::Nothing } else { Onto::Bottom };
+        let onto = if slot.parent.is_some() {
+            Onto::Nothing
+        } else {
+            Onto::Bottom
+        };
         let root = draft.fs()?;
         let root = open_root(&root)
             .map_err(|error| Error::io(format!("opening {}", root.display()), error))?;
@@ -114,7 +134,11 @@ impl Slot {
 
     /// Sends the layer's blob, which is here, to `tee` from a thread.
     pub(super) fn feed(&self, tee: Tee) -> Result<()> {
-        let (mut file, _) = self.unpacker.0.content.open(self.op.namespace(), &self.layer.digest)?;
+        let (mut file, _) = self
+            .unpacker
+            .0
+            .content
+            .open(self.op.namespace(), &self.layer.digest)?;
         let digest = self.layer.digest.clone();
         let work = move || {
             loop {
@@ -203,7 +227,9 @@ impl LayerFetch {
 
     /// Bytes of the blob that have been unpacked so far.
     pub fn unpacked(&self) -> u64 {
-        self.extraction.as_ref().map_or(0, |extraction| extraction.pipeline.read())
+        self.extraction
+            .as_ref()
+            .map_or(0, |extraction| extraction.pipeline.read())
     }
 
     /// Takes the next bytes; waits while disk or inflate are behind. Fails
@@ -217,7 +243,10 @@ impl LayerFetch {
                 // All of the layer was unpacked and yet there are more bytes:
                 // trailing ones count for the blob's digest only.
                 Ok(outcome @ Outcome::Done(_)) => {
-                    let done = self.extraction.take().and_then(|extraction| extraction.take(outcome));
+                    let done = self
+                        .extraction
+                        .take()
+                        .and_then(|extraction| extraction.take(outcome));
                     self.slot.set(Stage::of(done));
                 }
                 Err(error) => return Err(error),
@@ -232,7 +261,9 @@ impl LayerFetch {
         self.slot.set(Stage::Fetched);
         let unpacks = self.extraction.take().is_some();
         let (extraction, tee) = match unpacks {
-            true => Extraction::start(&self.slot).await.map(|(e, t)| (Some(e), Some(t)))?,
+            true => Extraction::start(&self.slot)
+                .await
+                .map(|(e, t)| (Some(e), Some(t)))?,
             false => (None, None),
         };
         self.extraction = extraction;
@@ -271,12 +302,16 @@ impl LayerFetch {
 
 impl std::fmt::Debug for LayerUnpack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("LayerUnpack").field(&self.0.layer.digest).finish()
+        f.debug_tuple("LayerUnpack")
+            .field(&self.0.layer.digest)
+            .finish()
     }
 }
 
 impl std::fmt::Debug for LayerFetch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("LayerFetch").field(&self.slot.layer.digest).finish()
+        f.debug_tuple("LayerFetch")
+            .field(&self.slot.layer.digest)
+            .finish()
     }
 }

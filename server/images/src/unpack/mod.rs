@@ -31,7 +31,9 @@ use tokio::sync::Semaphore;
 pub use chain::{Chain, LayerWork};
 pub use layer::{LayerFetch, LayerUnpack};
 
-use crate::{Content, Digest, Snapshots, content::Labels, lease::Operation, single_flight::SingleFlight};
+use crate::{
+    Content, Digest, Snapshots, content::Labels, lease::Operation, single_flight::SingleFlight,
+};
 
 /// Label of a snapshot that a layer is being unpacked into: its chain id
 /// (containerd's name for it).
@@ -63,7 +65,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 256 << 30, entries: 16 << 20 }
+        Self {
+            bytes: 256 << 30,
+            entries: 16 << 20,
+        }
     }
 }
 
@@ -99,13 +104,28 @@ impl Unpacker {
 
     /// Plans the unpacking of `layers`, lowest first, into `snapshots`. The
     /// snapshots' keys are the chain ids.
-    pub async fn chain(&self, op: &Operation, snapshots: &Snapshots, layers: Vec<Layer>) -> Result<Chain> {
-        Ok(Chain::plan(self.clone(), op.clone(), snapshots.clone(), layers))
+    pub async fn chain(
+        &self,
+        op: &Operation,
+        snapshots: &Snapshots,
+        layers: Vec<Layer>,
+    ) -> Result<Chain> {
+        Ok(Chain::plan(
+            self.clone(),
+            op.clone(),
+            snapshots.clone(),
+            layers,
+        ))
     }
 
     /// Unpacks layers whose blobs are all here; gives the key of the topmost
     /// snapshot. `NotFound` when a blob is missing.
-    pub async fn unpack(&self, op: &Operation, snapshots: &Snapshots, layers: Vec<Layer>) -> Result<String> {
+    pub async fn unpack(
+        &self,
+        op: &Operation,
+        snapshots: &Snapshots,
+        layers: Vec<Layer>,
+    ) -> Result<String> {
         let count = layers.len();
         let chain = self.chain(op, snapshots, layers).await?;
         let each = (0..count).map(|index| {

@@ -13,7 +13,9 @@ impl SparseMap {
     pub(crate) fn push(&mut self, offset: u64, length: u64) -> io::Result<()> {
         let end = self.0.last().map_or(0, |(offset, length)| offset + length);
         if offset < end || offset.checked_add(length).is_none() || self.0.len() >= MAX_PIECES {
-            return Err(broken("the pieces of a sparse file overlap or are too many"));
+            return Err(broken(
+                "the pieces of a sparse file overlap or are too many",
+            ));
         }
         self.0.push((offset, length));
         Ok(())
@@ -79,7 +81,10 @@ impl Pax {
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse_size = Some(number(value)?),
             b"GNU.sparse.offset" => self.sparse_offset = Some(number(value)?),
             b"GNU.sparse.numbytes" => {
-                let offset = self.sparse_offset.take().ok_or_else(|| broken("a sparse piece without offset"))?;
+                let offset = self
+                    .sparse_offset
+                    .take()
+                    .ok_or_else(|| broken("a sparse piece without offset"))?;
                 self.sparse_map.push(offset, number(value)?)?;
             }
             b"GNU.sparse.map" => {
@@ -104,7 +109,11 @@ impl Pax {
 /// Splits off one record, "<length> <key>=<value>\n".
 fn record(records: &[u8]) -> io::Result<(&[u8], &[u8], &[u8])> {
     let malformed = || broken("a malformed PAX record");
-    let space = records.iter().take(20).position(|b| *b == b' ').ok_or_else(malformed)?;
+    let space = records
+        .iter()
+        .take(20)
+        .position(|b| *b == b' ')
+        .ok_or_else(malformed)?;
     let length = usize::try_from(number(&records[..space])?).map_err(|_| malformed())?;
     if length <= space + 1 || length > records.len() || records[length - 1] != b'\n' {
         return Err(malformed());
@@ -154,11 +163,23 @@ mod tests {
 
     #[test]
     fn records_parse_and_hostile_ones_do_not() {
-        let pax = Pax::parse(b"20 path=with=equals\n30 mtime=1700000000.250000000\n").unwrap_or_default();
+        let pax =
+            Pax::parse(b"20 path=with=equals\n30 mtime=1700000000.250000000\n").unwrap_or_default();
         assert_eq!(pax.path.as_deref(), Some(&b"with=equals"[..]));
         assert_eq!(pax.mtime, Some((1_700_000_000, 250_000_000)));
-        for bad in [&b"99 path=x\n"[..], b"x path=x\n", b"3 a\n", b"0 a=b\n", b"8 path=xx", b"18446744073709551615 a=b\n"] {
-            assert!(Pax::parse(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
+        for bad in [
+            &b"99 path=x\n"[..],
+            b"x path=x\n",
+            b"3 a\n",
+            b"0 a=b\n",
+            b"8 path=xx",
+            b"18446744073709551615 a=b\n",
+        ] {
+            assert!(
+                Pax::parse(bad).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(bad)
+            );
         }
     }
 

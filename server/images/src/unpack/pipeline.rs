@@ -139,13 +139,17 @@ fn run(job: Job, source: Chunks<Bytes>) -> Result<Outcome> {
         (_, Err(Stop::Failed(error))) => Err(error),
         (Err(error), _) => Err(error),
         (Ok(Outcome::NeedsParent), _) => Ok(Outcome::NeedsParent),
-        (Ok(Outcome::Done(_)), Err(Stop::Downstream)) => {
-            Err(Error::internal(format!("unpacking layer {layer} ended before its end")))
+        (Ok(Outcome::Done(_)), Err(Stop::Downstream)) => Err(Error::internal(format!(
+            "unpacking layer {layer} ended before its end"
+        ))),
+        (Ok(Outcome::Done(extracted)), Ok(found)) if found == diff_id => {
+            Ok(Outcome::Done(extracted))
         }
-        (Ok(Outcome::Done(extracted)), Ok(found)) if found == diff_id => Ok(Outcome::Done(extracted)),
         (Ok(Outcome::Done(_)), Ok(found)) => Err(Error::new(
             Kind::DataLoss,
-            format!("layer {layer} is refused: uncompressed it has the digest {found}, the image's config says {diff_id}"),
+            format!(
+                "layer {layer} is refused: uncompressed it has the digest {found}, the image's config says {diff_id}"
+            ),
         )),
     }
 }
@@ -188,19 +192,26 @@ fn inflate(
         }
         block.truncate(filled);
         hasher.update(&block);
-        blocks.send(Block::Data(block)).map_err(|_| Stop::Downstream)?;
+        blocks
+            .send(Block::Data(block))
+            .map_err(|_| Stop::Downstream)?;
     }
 }
 
 fn stream_error(layer: &Digest, error: io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::ConnectionAborted => {
-            Error::new(Kind::Cancelled, format!("unpacking layer {layer} was broken off"))
-        }
-        io::ErrorKind::UnexpectedEof => {
-            Error::new(Kind::DataLoss, format!("layer {layer} is refused: its compressed data is cut off"))
-        }
-        _ => Error::new(Kind::DataLoss, format!("layer {layer} is refused: its compressed data is damaged ({error})")),
+        io::ErrorKind::ConnectionAborted => Error::new(
+            Kind::Cancelled,
+            format!("unpacking layer {layer} was broken off"),
+        ),
+        io::ErrorKind::UnexpectedEof => Error::new(
+            Kind::DataLoss,
+            format!("layer {layer} is refused: its compressed data is cut off"),
+        ),
+        _ => Error::new(
+            Kind::DataLoss,
+            format!("layer {layer} is refused: its compressed data is damaged ({error})"),
+        ),
     }
 }
 
@@ -225,7 +236,9 @@ fn extract(
             let name = name_of(&entry.path);
             return Err(Error::new(
                 Kind::ResourceExhausted,
-                format!("layer {layer} is refused at entry {name}: more entries or bytes than the configuration allows"),
+                format!(
+                    "layer {layer} is refused at entry {name}: more entries or bytes than the configuration allows"
+                ),
             ));
         }
         let mut data = |sink: &mut dyn FnMut(&[u8]) -> io::Result<()>| tar.data(sink);
@@ -234,7 +247,10 @@ fn extract(
             Err(Refusal::NeedsParent) => return Ok(Outcome::NeedsParent),
             Err(Refusal::Hostile(why)) => {
                 let name = name_of(&entry.path);
-                return Err(Error::new(Kind::DataLoss, format!("layer {layer} is refused: entry {name}: {why}")));
+                return Err(Error::new(
+                    Kind::DataLoss,
+                    format!("layer {layer} is refused: entry {name}: {why}"),
+                ));
             }
             Err(Refusal::Io(error)) => return Err(tar_error(layer, Some(&entry.path), error)),
         }
@@ -243,10 +259,13 @@ fn extract(
     tar.drain().map_err(|error| tar_error(layer, None, error))?;
     match extractor.finish() {
         Ok(extracted) => Ok(Outcome::Done(extracted)),
-        Err(Refusal::Io(error)) => Err(Error::io(format!("unpacking layer {layer}: setting times"), error)),
-        Err(Refusal::Hostile(_) | Refusal::NeedsParent) => {
-            Err(Error::internal(format!("unpacking layer {layer}: setting times")))
-        }
+        Err(Refusal::Io(error)) => Err(Error::io(
+            format!("unpacking layer {layer}: setting times"),
+            error,
+        )),
+        Err(Refusal::Hostile(_) | Refusal::NeedsParent) => Err(Error::internal(format!(
+            "unpacking layer {layer}: setting times"
+        ))),
     }
 }
 
@@ -256,18 +275,23 @@ fn name_of(path: &[u8]) -> String {
 }
 
 fn tar_error(layer: &Digest, entry: Option<&[u8]>, error: io::Error) -> Error {
-    let place = entry.map(|path| format!(": entry {}", name_of(path))).unwrap_or_default();
+    let place = entry
+        .map(|path| format!(": entry {}", name_of(path)))
+        .unwrap_or_default();
     match error.kind() {
         // The inflating stage has the reason; this one is not shown.
-        io::ErrorKind::ConnectionAborted => {
-            Error::new(Kind::Cancelled, format!("unpacking layer {layer} was broken off"))
-        }
-        io::ErrorKind::UnexpectedEof => {
-            Error::new(Kind::DataLoss, format!("layer {layer} is refused{place}: the tar is cut off"))
-        }
-        io::ErrorKind::InvalidData => {
-            Error::new(Kind::DataLoss, format!("layer {layer} is refused{place}: {error}"))
-        }
+        io::ErrorKind::ConnectionAborted => Error::new(
+            Kind::Cancelled,
+            format!("unpacking layer {layer} was broken off"),
+        ),
+        io::ErrorKind::UnexpectedEof => Error::new(
+            Kind::DataLoss,
+            format!("layer {layer} is refused{place}: the tar is cut off"),
+        ),
+        io::ErrorKind::InvalidData => Error::new(
+            Kind::DataLoss,
+            format!("layer {layer} is refused{place}: {error}"),
+        ),
         _ => Error::io(format!("unpacking layer {layer}{place}: {error}"), error),
     }
 }

@@ -59,7 +59,12 @@ pub(crate) fn remove_path(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::INVAL.into());
     };
-    match openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+    match openat(
+        CWD,
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
         Ok(dir) => remove_tree(dir.as_fd(), std::os::unix::ffi::OsStrExt::as_bytes(name)),
         Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -124,7 +129,8 @@ mod tests {
         std::fs::create_dir(&top).unwrap();
         std::os::unix::fs::symlink(&outside, top.join("link")).unwrap();
         // Deeper than PATH_MAX and than the descriptors that we want to hold.
-        let mut here = openat(CWD, &top, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let mut here =
+            openat(CWD, &top, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         for _ in 0..700 {
             rustix::fs::mkdirat(&here, "some-name", Mode::from_raw_mode(0o755)).unwrap();
             rustix::fs::mkdirat(&here, "other", Mode::from_raw_mode(0o755)).unwrap();

@@ -66,7 +66,12 @@ fn broken(why: impl Into<String>) -> io::Error {
 
 impl<R: BufRead> Tar<R> {
     pub fn new(source: R) -> Self {
-        Self { source, data: 0, padding: 0, ended: false }
+        Self {
+            source,
+            data: 0,
+            padding: 0,
+            ended: false,
+        }
     }
 
     /// The next entry; `None` at the end of the archive. Data of the entry
@@ -94,7 +99,11 @@ impl<R: BufRead> Tar<R> {
                 b'K' => long_link = Some(until_nul(&self.extension(size)?).to_vec()),
                 // Global records: comments of git archive; nothing for us.
                 b'g' => drop(self.extension(size)?),
-                _ => return self.entry(&header, size, pax, long_name, long_link).map(Some),
+                _ => {
+                    return self
+                        .entry(&header, size, pax, long_name, long_link)
+                        .map(Some);
+                }
             }
         }
     }
@@ -106,7 +115,9 @@ impl<R: BufRead> Tar<R> {
             if block.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let take = block.len().min(usize::try_from(self.data).unwrap_or(usize::MAX));
+            let take = block
+                .len()
+                .min(usize::try_from(self.data).unwrap_or(usize::MAX));
             sink(&block[..take])?;
             self.source.consume(take);
             self.data -= take as u64;
@@ -191,8 +202,16 @@ impl<R: BufRead> Tar<R> {
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> io::Result<Entry> {
-        let path = pax.path.take().or(long_name).unwrap_or_else(|| header.path());
-        let link = pax.link.take().or(long_link).unwrap_or_else(|| until_nul(&header.0[157..257]).to_vec());
+        let path = pax
+            .path
+            .take()
+            .or(long_name)
+            .unwrap_or_else(|| header.path());
+        let link = pax
+            .link
+            .take()
+            .or(long_link)
+            .unwrap_or_else(|| until_nul(&header.0[157..257]).to_vec());
         let kind = header.kind(&path);
         // Old tars give links and directories a size that no data follows.
         let has_data = matches!(kind, EntryKind::File | EntryKind::Unknown(_));
@@ -205,7 +224,9 @@ impl<R: BufRead> Tar<R> {
             mode: (header.number(100..108)? & 0o7777) as u32,
             uid: id(pax.uid.map_or_else(|| header.number(108..116), Ok)?)?,
             gid: id(pax.gid.map_or_else(|| header.number(116..124), Ok)?)?,
-            mtime: pax.mtime.map_or_else(|| header.number(136..148).map(|s| (s, 0)), Ok)?,
+            mtime: pax
+                .mtime
+                .map_or_else(|| header.number(136..148).map(|s| (s, 0)), Ok)?,
             size,
             device: (0, 0),
             xattrs: std::mem::take(&mut pax.xattrs),
@@ -231,7 +252,10 @@ impl<R: BufRead> Tar<R> {
                 if block[at] == 0 {
                     break;
                 }
-                map.push(size_of_field(&block[at..at + 12])?, size_of_field(&block[at + 12..at + 24])?)?;
+                map.push(
+                    size_of_field(&block[at..at + 12])?,
+                    size_of_field(&block[at + 12..at + 24])?,
+                )?;
             }
             Ok(())
         };
@@ -258,7 +282,9 @@ impl<R: BufRead> Tar<R> {
         if pax.sparse_major == Some(1) {
             map = self.sparse_map_from_data()?;
         }
-        entry.size = pax.sparse_size.ok_or_else(|| broken("a sparse file without its size"))?;
+        entry.size = pax
+            .sparse_size
+            .ok_or_else(|| broken("a sparse file without its size"))?;
         map.check(self.data, entry.size)?;
         entry.sparse = Some(map);
         Ok(())
@@ -320,7 +346,9 @@ impl Header<'_> {
             self.0.iter().enumerate().map(value).sum()
         };
         if told != sum(false) && told != sum(true) {
-            return Err(broken("a header's checksum is wrong: this is no tar, or a damaged one"));
+            return Err(broken(
+                "a header's checksum is wrong: this is no tar, or a damaged one",
+            ));
         }
         Ok(())
     }
@@ -382,7 +410,11 @@ fn parse_number(field: &[u8]) -> io::Result<i64> {
         let negative = field[0] & 0x40 != 0;
         let mut value: i128 = if negative { -1 } else { 0 };
         for (n, byte) in field.iter().enumerate() {
-            let byte = if n == 0 && !negative { byte & 0x7f } else { *byte };
+            let byte = if n == 0 && !negative {
+                byte & 0x7f
+            } else {
+                *byte
+            };
             value = (value << 8) | i128::from(byte);
             if i64::try_from(value).is_err() {
                 return Err(broken("a number that is too large"));
@@ -394,7 +426,9 @@ fn parse_number(field: &[u8]) -> io::Result<i64> {
     let mut value: i64 = 0;
     for byte in text.take_while(|b| *b != b' ' && *b != 0) {
         if !(b'0'..=b'7').contains(&byte) {
-            return Err(broken("a number field has something else than octal digits"));
+            return Err(broken(
+                "a number field has something else than octal digits",
+            ));
         }
         value = value
             .checked_mul(8)
@@ -488,6 +522,9 @@ mod tests {
         stream.extend_from_slice(&[0; 100]);
         let mut tar = Tar::new(&stream[..]);
         tar.next_entry().unwrap();
-        assert_eq!(tar.data(|_| Ok(())).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            tar.data(|_| Ok(())).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 }

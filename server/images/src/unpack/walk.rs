@@ -61,7 +61,9 @@ pub(crate) enum Missing {
 /// the root is refused.
 pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     if path.len() > MAX_PATH {
-        return Err(Refusal::Hostile(format!("its path is longer than {MAX_PATH} bytes")));
+        return Err(Refusal::Hostile(format!(
+            "its path is longer than {MAX_PATH} bytes"
+        )));
     }
     let mut parts: Vec<&[u8]> = Vec::with_capacity(8);
     for part in path.split(|b| *b == b'/') {
@@ -69,7 +71,9 @@ pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
             b"" | b"." => {}
             b".." => {
                 if parts.pop().is_none() {
-                    return Err(Refusal::Hostile("its path leaves the layer by \"..\"".into()));
+                    return Err(Refusal::Hostile(
+                        "its path leaves the layer by \"..\"".into(),
+                    ));
                 }
             }
             part if part.contains(&0) => {
@@ -95,7 +99,12 @@ pub(crate) struct Walker {
 
 impl Walker {
     pub(crate) fn new(root: OwnedFd, parent_hidden: bool) -> Self {
-        Self { root, stack: Vec::new(), implicit: Vec::new(), parent_hidden }
+        Self {
+            root,
+            stack: Vec::new(),
+            implicit: Vec::new(),
+            parent_hidden,
+        }
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -104,7 +113,9 @@ impl Walker {
 
     /// The directory last entered.
     pub(crate) fn here(&self) -> BorrowedFd<'_> {
-        self.stack.last().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
+        self.stack
+            .last()
+            .map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
     }
 
     /// Its path without links.
@@ -125,7 +136,12 @@ impl Walker {
 
     /// Enters the directory `path`. Links in it are followed within the root.
     pub(crate) fn enter(&mut self, path: &[&[u8]], missing: Missing) -> Result<(), Refusal> {
-        let same = self.stack.iter().zip(path).take_while(|((have, _), want)| have == *want).count();
+        let same = self
+            .stack
+            .iter()
+            .zip(path)
+            .take_while(|((have, _), want)| have == *want)
+            .count();
         self.stack.truncate(same);
         if same == path.len() {
             return Ok(());
@@ -155,7 +171,9 @@ impl Walker {
         missing: Missing,
     ) -> Result<(), Refusal> {
         if self.stack.len() >= MAX_DEPTH {
-            return Err(Refusal::Hostile(format!("it is nested deeper than {MAX_DEPTH} directories")));
+            return Err(Refusal::Hostile(format!(
+                "it is nested deeper than {MAX_DEPTH} directories"
+            )));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(self.here(), name.as_slice(), flags, Mode::empty()) {
@@ -190,10 +208,17 @@ impl Walker {
         }
     }
 
-    fn follow(&mut self, target: &[u8], pending: &mut Vec<Vec<u8>>, links: &mut Links) -> Result<(), Refusal> {
+    fn follow(
+        &mut self,
+        target: &[u8],
+        pending: &mut Vec<Vec<u8>>,
+        links: &mut Links,
+    ) -> Result<(), Refusal> {
         links.count += 1;
         if links.count > MAX_LINKS {
-            return Err(Refusal::Hostile("its path goes round in symbolic links".into()));
+            return Err(Refusal::Hostile(
+                "its path goes round in symbolic links".into(),
+            ));
         }
         links.last = String::from_utf8_lossy(target).into_owned();
         if target.starts_with(b"/") {
@@ -224,7 +249,8 @@ impl Walker {
     /// very layer makes room for a directory that shows nothing from below.
     fn replace_file(&mut self, name: Vec<u8>, missing: Missing) -> Result<(), Refusal> {
         let stat = statat(self.here(), name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
-        let whiteout = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
+        let whiteout =
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
         if missing == Missing::Fail || !(whiteout && self.parent_hidden) {
             return Err(Refusal::Hostile(format!(
                 "its path goes through {:?}, which is no directory",

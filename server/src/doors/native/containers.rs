@@ -25,7 +25,12 @@ impl Containers for Native {
     ) -> Result<Response<v1::CreateContainerResponse>, Status> {
         let ns = namespace::of(&request)?;
         let create = from_create(request.into_inner());
-        let made = self.engine.containers().create(&ns, create).await.map_err(status)?;
+        let made = self
+            .engine
+            .containers()
+            .create(&ns, create)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::CreateContainerResponse {
             id: made.id,
             warnings: made.warnings,
@@ -55,7 +60,12 @@ impl Containers for Native {
             size: request.size,
             filters: from_filters(request.filters),
         };
-        let containers = self.engine.containers().list(&ns, list).await.map_err(status)?;
+        let containers = self
+            .engine
+            .containers()
+            .list(&ns, list)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::ListContainersResponse {
             containers: containers.into_iter().map(to_container).collect(),
         }))
@@ -97,8 +107,15 @@ impl Containers for Native {
     ) -> Result<Response<v1::RemoveContainerResponse>, Status> {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
-        let options = model::RemoveOptions { force: request.force, volumes: request.volumes };
-        self.engine.containers().remove(&ns, &request.container, options).await.map_err(status)?;
+        let options = model::RemoveOptions {
+            force: request.force,
+            volumes: request.volumes,
+        };
+        self.engine
+            .containers()
+            .remove(&ns, &request.container, options)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::RemoveContainerResponse {}))
     }
 
@@ -109,8 +126,12 @@ impl Containers for Native {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
         let filters = from_filters(request.filters);
-        let pruned =
-            self.engine.containers().prune(&ns, &filters, request.dry_run).await.map_err(status)?;
+        let pruned = self
+            .engine
+            .containers()
+            .prune(&ns, &filters, request.dry_run)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::PruneResponse {
             removed: pruned.removed,
             space_reclaimed: pruned.space_reclaimed,
@@ -125,11 +146,15 @@ impl Containers for Native {
         let request = request.into_inner();
         let containers = self.engine.containers();
         if request.watch {
-            let stream = containers.watch(&ns, &request.container, request.size).map_err(status)?;
+            let stream = containers
+                .watch(&ns, &request.container, request.size)
+                .map_err(status)?;
             return Ok(reply(stream, to_details));
         }
-        let details =
-            containers.inspect(&ns, &request.container, request.size).await.map_err(status)?;
+        let details = containers
+            .inspect(&ns, &request.container, request.size)
+            .await
+            .map_err(status)?;
         Ok(reply(futures::stream::iter([Ok(details)]), to_details))
     }
 
@@ -139,8 +164,15 @@ impl Containers for Native {
     ) -> Result<Response<v1::DiffResponse>, Status> {
         let ns = namespace::of(&request)?;
         let name = request.into_inner().container;
-        let changes = self.engine.containers().diff(&ns, &name).await.map_err(status)?;
-        Ok(Response::new(v1::DiffResponse { changes: changes.iter().map(to_change).collect() }))
+        let changes = self
+            .engine
+            .containers()
+            .diff(&ns, &name)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::DiffResponse {
+            changes: changes.iter().map(to_change).collect(),
+        }))
     }
 
     async fn copy_out(
@@ -155,11 +187,18 @@ impl Containers for Native {
             .copy_out(&ns, &request.container, &request.path)
             .await
             .map_err(status)?;
-        let head = v1::CopyOutResponse { stat: Some(to_path_stat(stat)), ..Default::default() };
+        let head = v1::CopyOutResponse {
+            stat: Some(to_path_stat(stat)),
+            ..Default::default()
+        };
         let tail = tar.map(|chunk| {
-            chunk.map(|data| v1::CopyOutResponse { stat: None, data }).map_err(status)
+            chunk
+                .map(|data| v1::CopyOutResponse { stat: None, data })
+                .map_err(status)
         });
-        Ok(Response::new(futures::stream::iter([Ok(head)]).chain(tail).boxed()))
+        Ok(Response::new(
+            futures::stream::iter([Ok(head)]).chain(tail).boxed(),
+        ))
     }
 
     async fn copy_in(
@@ -227,7 +266,12 @@ impl Containers for Native {
     ) -> Result<Response<Self::ExportStream>, Status> {
         let ns = namespace::of(&request)?;
         let name = request.into_inner().container;
-        let tar = self.engine.containers().export(&ns, &name).await.map_err(status)?;
+        let tar = self
+            .engine
+            .containers()
+            .export(&ns, &name)
+            .await
+            .map_err(status)?;
         Ok(reply(tar, |data| v1::TarChunk { data }))
     }
 }

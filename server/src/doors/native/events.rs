@@ -111,24 +111,46 @@ struct Filters(BTreeMap<String, Vec<String>>);
 
 impl Filters {
     const KEYS: &'static [&'static str] = &[
-        "type", "action", "event", "container", "image", "label", "volume", "network", "daemon",
-        "plugin", "scope", "node", "service", "secret", "config",
+        "type",
+        "action",
+        "event",
+        "container",
+        "image",
+        "label",
+        "volume",
+        "network",
+        "daemon",
+        "plugin",
+        "scope",
+        "node",
+        "service",
+        "secret",
+        "config",
     ];
 
     fn parse(filters: Vec<v1::EventFilter>) -> Result<Self, Status> {
         let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for filter in filters {
             if !Self::KEYS.contains(&filter.key.as_str()) {
-                return Err(Status::invalid_argument(format!("invalid filter '{}'", filter.key)));
+                return Err(Status::invalid_argument(format!(
+                    "invalid filter '{}'",
+                    filter.key
+                )));
             }
-            let key = if filter.key == "event" { "action".into() } else { filter.key };
+            let key = if filter.key == "event" {
+                "action".into()
+            } else {
+                filter.key
+            };
             map.entry(key).or_default().push(filter.value);
         }
         Ok(Self(map))
     }
 
     fn pass(&self, event: &Event) -> bool {
-        self.0.iter().all(|(key, values)| values.iter().any(|value| passes(key, value, event)))
+        self.0
+            .iter()
+            .all(|(key, values)| values.iter().any(|value| passes(key, value, event)))
     }
 }
 
@@ -139,7 +161,10 @@ fn passes(key: &str, value: &str, event: &Event) -> bool {
         // "health_status" stands for "health_status: healthy" too, as in docker.
         "action" => {
             event.action == value
-                || event.action.split_once(':').is_some_and(|(head, _)| head == value)
+                || event
+                    .action
+                    .split_once(':')
+                    .is_some_and(|(head, _)| head == value)
         }
         "label" => match value.split_once('=') {
             Some((name, wanted)) => attribute(name) == Some(wanted),
@@ -147,7 +172,8 @@ fn passes(key: &str, value: &str, event: &Event) -> bool {
         },
         "image" => {
             let familiar = |name: &str| name == value || name.split(':').next() == Some(value);
-            (event.kind == "image" && (familiar(&event.id) || attribute("name").is_some_and(familiar)))
+            (event.kind == "image"
+                && (familiar(&event.id) || attribute("name").is_some_and(familiar)))
                 || (event.kind == "container" && attribute("image").is_some_and(familiar))
         }
         "scope" => value == "local",
@@ -172,21 +198,32 @@ mod tests {
             kind: kind.into(),
             action: action.into(),
             id: id.into(),
-            attributes: attributes.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            attributes: attributes
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
         }
     }
 
     fn filters(list: &[(&str, &str)]) -> Filters {
         let list = list
             .iter()
-            .map(|(key, value)| v1::EventFilter { key: (*key).into(), value: (*value).into() })
+            .map(|(key, value)| v1::EventFilter {
+                key: (*key).into(),
+                value: (*value).into(),
+            })
             .collect();
         Filters::parse(list).unwrap()
     }
 
     #[test]
     fn values_of_a_key_are_alternatives_and_keys_add_up() {
-        let die = event("container", "die", "abcdef", &[("name", "web"), ("image", "busybox:1"), ("a", "b")]);
+        let die = event(
+            "container",
+            "die",
+            "abcdef",
+            &[("name", "web"), ("image", "busybox:1"), ("a", "b")],
+        );
         assert!(filters(&[("event", "start"), ("event", "die")]).pass(&die));
         assert!(!filters(&[("event", "die"), ("type", "image")]).pass(&die));
         assert!(filters(&[("container", "web")]).pass(&die));
@@ -201,7 +238,10 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused() {
-        let filter = v1::EventFilter { key: "bogus".into(), value: "1".into() };
+        let filter = v1::EventFilter {
+            key: "bogus".into(),
+            value: "1".into(),
+        };
         assert!(Filters::parse(vec![filter]).is_err());
     }
 }

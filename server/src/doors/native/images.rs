@@ -24,7 +24,11 @@ pub(super) fn reply<T, U>(
     stream: impl Stream<Item = davit_store::Result<T>> + Send + 'static,
     convert: impl Fn(T) -> U + Send + 'static,
 ) -> Response<Reply<U>> {
-    Response::new(stream.map(move |item| item.map(&convert).map_err(status)).boxed())
+    Response::new(
+        stream
+            .map(move |item| item.map(&convert).map_err(status))
+            .boxed(),
+    )
 }
 
 /// The bytes of an upload as a reader. A call that breaks off is an error, not
@@ -50,13 +54,19 @@ impl Images for Native {
     type ImportStream = Reply<v1::ImportProgress>;
     type ExportStream = Reply<v1::TarChunk>;
 
-    async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+    async fn pull(
+        &self,
+        request: Request<v1::PullRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
         let ns = namespace::of(&request)?;
         let stream = self.images.pull(&ns, from_pull(request.into_inner()));
         first_or_error(stream, to_pull_progress).await
     }
 
-    async fn push(&self, request: Request<v1::PushRequest>) -> Result<Response<Self::PushStream>, Status> {
+    async fn push(
+        &self,
+        request: Request<v1::PushRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
         let ns = namespace::of(&request)?;
         let stream = self.images.push(&ns, from_push(request.into_inner()));
         first_or_error(stream, to_push_progress).await
@@ -70,8 +80,13 @@ impl Images for Native {
         let mut stream = request.into_inner();
         let first = stream.message().await?.ok_or_else(|| missing("options"))?;
         let options = from_import_options(first.options.unwrap_or_default());
-        let data = reader(first.data, stream, |message: v1::ImportRequest| message.data);
-        Ok(reply(self.images.import(&ns, options, data), to_import_progress))
+        let data = reader(first.data, stream, |message: v1::ImportRequest| {
+            message.data
+        });
+        Ok(reply(
+            self.images.import(&ns, options, data),
+            to_import_progress,
+        ))
     }
 
     async fn export(
@@ -87,11 +102,18 @@ impl Images for Native {
         first_or_error(self.images.export(&ns, export), tar_chunk).await
     }
 
-    async fn get(&self, request: Request<v1::GetImageRequest>) -> Result<Response<v1::Image>, Status> {
+    async fn get(
+        &self,
+        request: Request<v1::GetImageRequest>,
+    ) -> Result<Response<v1::Image>, Status> {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
         let platform = request.platform.map(from_platform);
-        let image = self.images.get(&ns, &request.image, platform.as_ref()).await.map_err(status)?;
+        let image = self
+            .images
+            .get(&ns, &request.image, platform.as_ref())
+            .await
+            .map_err(status)?;
         Ok(Response::new(to_image(image)))
     }
 
@@ -102,13 +124,22 @@ impl Images for Native {
         let ns = namespace::of(&request)?;
         let filters = from_image_filters(request.into_inner().filters);
         let images = self.images.list(&ns, &filters).await.map_err(status)?;
-        Ok(Response::new(v1::ListImagesResponse { images: images.into_iter().map(to_image).collect() }))
+        Ok(Response::new(v1::ListImagesResponse {
+            images: images.into_iter().map(to_image).collect(),
+        }))
     }
 
-    async fn tag(&self, request: Request<v1::TagImageRequest>) -> Result<Response<v1::Image>, Status> {
+    async fn tag(
+        &self,
+        request: Request<v1::TagImageRequest>,
+    ) -> Result<Response<v1::Image>, Status> {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
-        let image = self.images.tag(&ns, &request.source, &request.target).await.map_err(status)?;
+        let image = self
+            .images
+            .tag(&ns, &request.source, &request.target)
+            .await
+            .map_err(status)?;
         Ok(Response::new(to_image(image)))
     }
 
@@ -118,7 +149,11 @@ impl Images for Native {
     ) -> Result<Response<v1::RemoveImageResponse>, Status> {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
-        let removed = self.images.remove(&ns, &request.image, request.force).await.map_err(status)?;
+        let removed = self
+            .images
+            .remove(&ns, &request.image, request.force)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::RemoveImageResponse {
             untagged: removed.untagged,
             deleted: removed.deleted,
@@ -132,8 +167,11 @@ impl Images for Native {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
         let platform = request.platform.map(from_platform);
-        let details =
-            self.images.inspect(&ns, &request.image, platform.as_ref()).await.map_err(status)?;
+        let details = self
+            .images
+            .inspect(&ns, &request.image, platform.as_ref())
+            .await
+            .map_err(status)?;
         Ok(Response::new(to_image_details(details)))
     }
 
@@ -144,8 +182,11 @@ impl Images for Native {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
         let platform = request.platform.map(from_platform);
-        let entries =
-            self.images.history(&ns, &request.image, platform.as_ref()).await.map_err(status)?;
+        let entries = self
+            .images
+            .history(&ns, &request.image, platform.as_ref())
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::HistoryResponse {
             entries: entries.into_iter().map(to_history_entry).collect(),
         }))
@@ -175,8 +216,11 @@ impl Images for Native {
     ) -> Result<Response<v1::RemoteManifestResponse>, Status> {
         let request = request.into_inner();
         let auth = request.auth.map(from_auth);
-        let manifest =
-            self.images.remote_manifest(&request.reference, auth).await.map_err(status)?;
+        let manifest = self
+            .images
+            .remote_manifest(&request.reference, auth)
+            .await
+            .map_err(status)?;
         Ok(Response::new(to_remote_manifest(manifest)))
     }
 
@@ -197,8 +241,14 @@ impl Images for Native {
         let mut stream = request.into_inner();
         let first = stream.message().await?.ok_or_else(|| missing("options"))?;
         let options = from_create_from_tar(first.options.unwrap_or_default());
-        let data = reader(first.data, stream, |message: v1::CreateFromTarRequest| message.data);
-        let image = self.images.create_from_tar(&ns, options, data).await.map_err(status)?;
+        let data = reader(first.data, stream, |message: v1::CreateFromTarRequest| {
+            message.data
+        });
+        let image = self
+            .images
+            .create_from_tar(&ns, options, data)
+            .await
+            .map_err(status)?;
         Ok(Response::new(to_image(image)))
     }
 }

@@ -29,7 +29,9 @@ pub(super) fn status(error: Error) -> Status {
         Kind::Internal => (Code::Internal, "internal"),
     };
     let mut status = Status::new(code, error.chain());
-    status.metadata_mut().insert(KIND_KEY, MetadataValue::from_static(name));
+    status
+        .metadata_mut()
+        .insert(KIND_KEY, MetadataValue::from_static(name));
     status
 }
 

@@ -52,12 +52,28 @@ impl System for Native {
         }))
     }
 
-    async fn info(&self, request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
+    async fn info(
+        &self,
+        request: Request<v1::InfoRequest>,
+    ) -> Result<Response<v1::InfoResponse>, Status> {
         let ns = namespace::of(&request)?;
-        let all = ListContainersRequest { all: true, ..Default::default() };
-        let containers = self.engine.containers().list(&ns, all).await.map_err(status)?;
+        let all = ListContainersRequest {
+            all: true,
+            ..Default::default()
+        };
+        let containers = self
+            .engine
+            .containers()
+            .list(&ns, all)
+            .await
+            .map_err(status)?;
         let count = |wanted: &[ContainerStatus]| {
-            to_i64(containers.iter().filter(|c| wanted.contains(&c.state.status)).count() as u64)
+            to_i64(
+                containers
+                    .iter()
+                    .filter(|c| wanted.contains(&c.state.status))
+                    .count() as u64,
+            )
         };
         let running = count(&[ContainerStatus::Running, ContainerStatus::Restarting]);
         let paused = count(&[ContainerStatus::Paused]);
@@ -67,8 +83,11 @@ impl System for Native {
         let (operating_system, os_version) = os_release();
         let facts = &self.facts;
         let text = |path: &PathBuf| path.display().to_string();
-        let mut runtimes: std::collections::HashMap<String, String> =
-            facts.runtimes.iter().map(|(name, path)| (name.clone(), text(path))).collect();
+        let mut runtimes: std::collections::HashMap<String, String> = facts
+            .runtimes
+            .iter()
+            .map(|(name, path)| (name.clone(), text(path)))
+            .collect();
         runtimes.insert("builtin".into(), String::new());
         Ok(Response::new(v1::InfoResponse {
             id: facts.id.clone(),
@@ -112,7 +131,12 @@ impl System for Native {
     ) -> Result<Response<v1::DiskUsageResponse>, Status> {
         let ns = namespace::of(&request)?;
         let images = self.images.disk_usage(&ns).await.map_err(status)?;
-        let containers = self.engine.containers().disk_usage().await.map_err(status)?;
+        let containers = self
+            .engine
+            .containers()
+            .disk_usage()
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::DiskUsageResponse {
             images: Some(to_image_usage(images)),
             containers: containers
@@ -125,10 +149,16 @@ impl System for Native {
         }))
     }
 
-    async fn login(&self, request: Request<v1::LoginRequest>) -> Result<Response<v1::LoginResponse>, Status> {
+    async fn login(
+        &self,
+        request: Request<v1::LoginRequest>,
+    ) -> Result<Response<v1::LoginResponse>, Status> {
         let request = request.into_inner();
         let auth = from_auth(request.auth.unwrap_or_default());
-        self.images.login(&request.server, auth).await.map_err(status)?;
+        self.images
+            .login(&request.server, auth)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::LoginResponse {
             status: "Login Succeeded".into(),
             identity_token: String::new(),
@@ -139,16 +169,27 @@ impl System for Native {
         &self,
         _: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        let records = self.store.scan::<davit_store::table::Namespaces>(()).map_err(status)?;
+        let records = self
+            .store
+            .scan::<davit_store::table::Namespaces>(())
+            .map_err(status)?;
         let mut namespaces: std::collections::BTreeSet<String> =
             records.into_iter().map(|(name, _)| name).collect();
         namespaces.extend(self.engine.namespaces());
-        Ok(Response::new(v1::ListNamespacesResponse { namespaces: namespaces.into_iter().collect() }))
+        Ok(Response::new(v1::ListNamespacesResponse {
+            namespaces: namespaces.into_iter().collect(),
+        }))
     }
 
-    async fn debug(&self, _: Request<v1::DebugRequest>) -> Result<Response<v1::DebugResponse>, Status> {
+    async fn debug(
+        &self,
+        _: Request<v1::DebugRequest>,
+    ) -> Result<Response<v1::DebugResponse>, Status> {
         let stats = self.store.stats();
-        let intents = self.store.scan::<davit_store::table::Intents>(()).map_err(status)?;
+        let intents = self
+            .store
+            .scan::<davit_store::table::Intents>(())
+            .map_err(status)?;
         let mut facts: std::collections::HashMap<String, String> = [
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("pid", std::process::id().to_string()),
@@ -156,7 +197,10 @@ impl System for Native {
             ("store.transactions", stats.transactions.to_string()),
             ("store.flushes", stats.flushes.to_string()),
             ("store.fdatasyncs", stats.fdatasyncs.to_string()),
-            ("store.last_event", self.store.events().last_number().to_string()),
+            (
+                "store.last_event",
+                self.store.events().last_number().to_string(),
+            ),
             ("intents.open", intents.len().to_string()),
             ("memory.rss_kib", rss_kib().to_string()),
         ]
@@ -164,7 +208,10 @@ impl System for Native {
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         for (id, intent) in intents {
-            facts.insert(format!("intent.{id}"), format!("{} {}", intent.kind, intent.object));
+            facts.insert(
+                format!("intent.{id}"),
+                format!("{} {}", intent.kind, intent.object),
+            );
         }
         Ok(Response::new(v1::DebugResponse { facts }))
     }

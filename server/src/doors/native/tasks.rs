@@ -32,7 +32,12 @@ impl Tasks for Native {
     ) -> Result<Response<v1::StartResponse>, Status> {
         let ns = namespace::of(&request)?;
         let name = request.into_inner().container;
-        let started = self.engine.tasks().start(&ns, &name).await.map_err(status)?;
+        let started = self
+            .engine
+            .tasks()
+            .start(&ns, &name)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::StartResponse {
             pid: started.pid.cast_signed(),
             already_running: started.already_running,
@@ -49,9 +54,15 @@ impl Tasks for Native {
             signal: request.signal,
             timeout: request.timeout_set.then_some(request.timeout),
         };
-        let stopped =
-            self.engine.tasks().stop(&ns, &request.container, options).await.map_err(status)?;
-        Ok(Response::new(v1::StopResponse { already_stopped: stopped.already_stopped }))
+        let stopped = self
+            .engine
+            .tasks()
+            .stop(&ns, &request.container, options)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::StopResponse {
+            already_stopped: stopped.already_stopped,
+        }))
     }
 
     async fn restart(
@@ -64,9 +75,15 @@ impl Tasks for Native {
             signal: request.signal,
             timeout: request.timeout_set.then_some(request.timeout),
         };
-        let pid =
-            self.engine.tasks().restart(&ns, &request.container, options).await.map_err(status)?;
-        Ok(Response::new(v1::RestartResponse { pid: pid.cast_signed() }))
+        let pid = self
+            .engine
+            .tasks()
+            .restart(&ns, &request.container, options)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::RestartResponse {
+            pid: pid.cast_signed(),
+        }))
     }
 
     async fn kill(
@@ -80,7 +97,11 @@ impl Tasks for Native {
             all: request.all,
             exec_id: request.exec_id,
         };
-        self.engine.tasks().kill(&ns, &request.container, options).await.map_err(status)?;
+        self.engine
+            .tasks()
+            .kill(&ns, &request.container, options)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::KillResponse {}))
     }
 
@@ -90,7 +111,11 @@ impl Tasks for Native {
     ) -> Result<Response<v1::PauseResponse>, Status> {
         let ns = namespace::of(&request)?;
         let name = request.into_inner().container;
-        self.engine.tasks().pause(&ns, &name).await.map_err(status)?;
+        self.engine
+            .tasks()
+            .pause(&ns, &name)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::PauseResponse {}))
     }
 
@@ -100,7 +125,11 @@ impl Tasks for Native {
     ) -> Result<Response<v1::ResumeResponse>, Status> {
         let ns = namespace::of(&request)?;
         let name = request.into_inner().container;
-        self.engine.tasks().resume(&ns, &name).await.map_err(status)?;
+        self.engine
+            .tasks()
+            .resume(&ns, &name)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::ResumeResponse {}))
     }
 
@@ -111,14 +140,24 @@ impl Tasks for Native {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
         let condition = from_condition(request.condition());
-        let waiter = self.engine.tasks().wait(&ns, &request.container, condition).map_err(status)?;
+        let waiter = self
+            .engine
+            .tasks()
+            .wait(&ns, &request.container, condition)
+            .map_err(status)?;
         let armed = wait_response::Message::Armed(v1::WaitArmed {});
-        let armed = v1::WaitResponse { message: Some(armed) };
+        let armed = v1::WaitResponse {
+            message: Some(armed),
+        };
         let exit = futures::stream::once(async move {
             let exit = waiter.wait().await.map_err(status)?;
-            Ok(v1::WaitResponse { message: Some(wait_response::Message::Exit(to_exit(exit))) })
+            Ok(v1::WaitResponse {
+                message: Some(wait_response::Message::Exit(to_exit(exit))),
+            })
         });
-        Ok(Response::new(futures::stream::iter([Ok(armed)]).chain(exit).boxed()))
+        Ok(Response::new(
+            futures::stream::iter([Ok(armed)]).chain(exit).boxed(),
+        ))
     }
 
     async fn exec(
@@ -127,23 +166,36 @@ impl Tasks for Native {
     ) -> Result<Response<Self::ExecStream>, Status> {
         let ns = namespace::of(&request)?;
         let mut requests = request.into_inner();
-        let first = requests.message().await?.and_then(|message| message.message);
+        let first = requests
+            .message()
+            .await?
+            .and_then(|message| message.message);
         let Some(exec_request::Message::Start(start)) = first else {
             return Err(missing("start"));
         };
         let size = start.terminal_size.map(from_terminal_size);
         let target = if start.id.is_empty() {
             let options = from_exec_options(start.options.unwrap_or_default());
-            model::ExecTarget::New { container: start.container, options }
+            model::ExecTarget::New {
+                container: start.container,
+                options,
+            }
         } else {
             model::ExecTarget::Prepared(start.id)
         };
-        let session = self.engine.tasks().exec(&ns, target, size).await.map_err(status)?;
+        let session = self
+            .engine
+            .tasks()
+            .exec(&ns, target, size)
+            .await
+            .map_err(status)?;
         let inputs = requests.map(|message| {
             message.map(|message| match message.message? {
                 exec_request::Message::Stdin(bytes) => Some(Input::Stdin(bytes)),
                 exec_request::Message::CloseStdin(_) => Some(Input::CloseStdin),
-                exec_request::Message::Resize(size) => Some(Input::Resize(from_terminal_size(size))),
+                exec_request::Message::Resize(size) => {
+                    Some(Input::Resize(from_terminal_size(size)))
+                }
                 exec_request::Message::Start(_) => None,
             })
         });
@@ -152,7 +204,9 @@ impl Tasks for Native {
             id: session.exec_id,
             pid: session.pid.map_or(0, u32::cast_signed),
         };
-        let head = v1::ExecResponse { message: Some(exec_response::Message::Started(started)) };
+        let head = v1::ExecResponse {
+            message: Some(exec_response::Message::Started(started)),
+        };
         let tail = outputs(session.output, |output| {
             let message = match output {
                 Output::Stdout(bytes) => exec_response::Message::Stdout(bytes),
@@ -161,9 +215,13 @@ impl Tasks for Native {
                 // The stream's end without an exit says it.
                 Output::Detached => return None,
             };
-            Some(v1::ExecResponse { message: Some(message) })
+            Some(v1::ExecResponse {
+                message: Some(message),
+            })
         });
-        Ok(Response::new(futures::stream::iter([Ok(head)]).chain(tail).boxed()))
+        Ok(Response::new(
+            futures::stream::iter([Ok(head)]).chain(tail).boxed(),
+        ))
     }
 
     async fn create_exec(
@@ -173,8 +231,12 @@ impl Tasks for Native {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
         let options = from_exec_options(request.options.unwrap_or_default());
-        let id =
-            self.engine.tasks().create_exec(&ns, &request.container, options).await.map_err(status)?;
+        let id = self
+            .engine
+            .tasks()
+            .create_exec(&ns, &request.container, options)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::CreateExecResponse { id }))
     }
 
@@ -184,8 +246,15 @@ impl Tasks for Native {
     ) -> Result<Response<v1::StartExecResponse>, Status> {
         let ns = namespace::of(&request)?;
         let id = request.into_inner().id;
-        let pid = self.engine.tasks().start_exec(&ns, &id).await.map_err(status)?;
-        Ok(Response::new(v1::StartExecResponse { pid: pid.cast_signed() }))
+        let pid = self
+            .engine
+            .tasks()
+            .start_exec(&ns, &id)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::StartExecResponse {
+            pid: pid.cast_signed(),
+        }))
     }
 
     async fn inspect_exec(
@@ -204,23 +273,35 @@ impl Tasks for Native {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let ns = namespace::of(&request)?;
         let mut requests = request.into_inner();
-        let first = requests.message().await?.and_then(|message| message.message);
+        let first = requests
+            .message()
+            .await?
+            .and_then(|message| message.message);
         let Some(attach_request::Message::Start(start)) = first else {
             return Err(missing("start"));
         };
         let (container, options) = from_attach(start);
-        let session = self.engine.tasks().attach(&ns, &container, options).await.map_err(status)?;
+        let session = self
+            .engine
+            .tasks()
+            .attach(&ns, &container, options)
+            .await
+            .map_err(status)?;
         let inputs = requests.map(|message| {
             message.map(|message| match message.message? {
                 attach_request::Message::Stdin(bytes) => Some(Input::Stdin(bytes)),
                 attach_request::Message::CloseStdin(_) => Some(Input::CloseStdin),
-                attach_request::Message::Resize(size) => Some(Input::Resize(from_terminal_size(size))),
+                attach_request::Message::Resize(size) => {
+                    Some(Input::Resize(from_terminal_size(size)))
+                }
                 attach_request::Message::Start(_) => None,
             })
         });
         feed(session.input, inputs.boxed());
         let attached = attach_response::Message::Attached(v1::Attached { tty: session.tty });
-        let head = v1::AttachResponse { message: Some(attached) };
+        let head = v1::AttachResponse {
+            message: Some(attached),
+        };
         let tail = outputs(session.output, |output| {
             let message = match output {
                 Output::Stdout(bytes) => attach_response::Message::Stdout(bytes),
@@ -228,9 +309,13 @@ impl Tasks for Native {
                 Output::Exit(exit) => attach_response::Message::Exit(to_exit(exit)),
                 Output::Detached => attach_response::Message::Detached(v1::Detached {}),
             };
-            Some(v1::AttachResponse { message: Some(message) })
+            Some(v1::AttachResponse {
+                message: Some(message),
+            })
         });
-        Ok(Response::new(futures::stream::iter([Ok(head)]).chain(tail).boxed()))
+        Ok(Response::new(
+            futures::stream::iter([Ok(head)]).chain(tail).boxed(),
+        ))
     }
 
     async fn logs(
@@ -239,7 +324,12 @@ impl Tasks for Native {
     ) -> Result<Response<Self::LogsStream>, Status> {
         let ns = namespace::of(&request)?;
         let (container, logs) = from_logs(request.into_inner())?;
-        let stream = self.engine.tasks().logs(&ns, &container, logs).await.map_err(status)?;
+        let stream = self
+            .engine
+            .tasks()
+            .logs(&ns, &container, logs)
+            .await
+            .map_err(status)?;
         Ok(reply(stream, to_log_entry))
     }
 
@@ -279,8 +369,12 @@ impl Tasks for Native {
     ) -> Result<Response<Self::StatsStream>, Status> {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
-        let stream =
-            self.engine.tasks().stats(&ns, &request.container, request.stream).await.map_err(status)?;
+        let stream = self
+            .engine
+            .tasks()
+            .stats(&ns, &request.container, request.stream)
+            .await
+            .map_err(status)?;
         Ok(reply(stream, to_stats))
     }
 
@@ -291,8 +385,12 @@ impl Tasks for Native {
         let ns = namespace::of(&request)?;
         let request = request.into_inner();
         let resources = from_resources(request.resources.unwrap_or_default());
-        let warnings =
-            self.engine.tasks().update(&ns, &request.container, resources).await.map_err(status)?;
+        let warnings = self
+            .engine
+            .tasks()
+            .update(&ns, &request.container, resources)
+            .await
+            .map_err(status)?;
         Ok(Response::new(v1::UpdateTaskResponse { warnings }))
     }
 
@@ -302,8 +400,15 @@ impl Tasks for Native {
     ) -> Result<Response<v1::DeleteTaskResponse>, Status> {
         let ns = namespace::of(&request)?;
         let name = request.into_inner().container;
-        let exit = self.engine.tasks().delete(&ns, &name).await.map_err(status)?;
-        Ok(Response::new(v1::DeleteTaskResponse { exit: Some(to_exit(exit)) }))
+        let exit = self
+            .engine
+            .tasks()
+            .delete(&ns, &name)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::DeleteTaskResponse {
+            exit: Some(to_exit(exit)),
+        }))
     }
 }
 

@@ -127,8 +127,9 @@ pub(crate) async fn system(context: &Context, args: SystemArgs) -> Outcome {
     } else {
         ""
     };
-    let what =
-        format!("This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n{volumes_too}  - {images_too}\n");
+    let what = format!(
+        "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n{volumes_too}  - {images_too}\n"
+    );
     if args.common.agreed(&what)? {
         let mut bytes = containers(context, &args.common).await?;
         crate::command::network::networks(context, &args.common).await?;

@@ -8,7 +8,9 @@ use super::{
     to_image_config, to_options, to_time,
 };
 
-pub(in super::super) fn from_create(from: v1::CreateContainerRequest) -> model::CreateContainerRequest {
+pub(in super::super) fn from_create(
+    from: v1::CreateContainerRequest,
+) -> model::CreateContainerRequest {
     model::CreateContainerRequest {
         name: from.name,
         image: from.image,
@@ -20,11 +22,16 @@ pub(in super::super) fn from_create(from: v1::CreateContainerRequest) -> model::
 
 pub(in super::super) fn from_filters(from: Vec<v1::Filter>) -> Vec<model::Filter> {
     from.into_iter()
-        .map(|filter| model::Filter { key: filter.key, value: filter.value })
+        .map(|filter| model::Filter {
+            key: filter.key,
+            value: filter.value,
+        })
         .collect()
 }
 
-pub(in super::super) fn from_update(from: v1::UpdateContainerRequest) -> model::UpdateContainerRequest {
+pub(in super::super) fn from_update(
+    from: v1::UpdateContainerRequest,
+) -> model::UpdateContainerRequest {
     model::UpdateContainerRequest {
         resources: from.resources.map(from_resources),
         restart_policy: from.restart_policy.map(from_restart_policy),
@@ -90,8 +97,16 @@ pub(in super::super) fn to_container(from: model::Container) -> v1::Container {
         size_root_fs: from.size_root_fs.map_or(0, to_i64),
         network_mode: from.network_mode,
         mounts: from.mounts.into_iter().map(to_mount_point).collect(),
-        endpoints: from.endpoints.into_iter().map(super::network::to_endpoint).collect(),
-        published: from.published.into_iter().map(super::network::to_published).collect(),
+        endpoints: from
+            .endpoints
+            .into_iter()
+            .map(super::network::to_endpoint)
+            .collect(),
+        published: from
+            .published
+            .into_iter()
+            .map(super::network::to_published)
+            .collect(),
         exposed_ports: from.exposed_ports,
     }
 }
@@ -141,7 +156,10 @@ pub(in super::super) fn to_change(from: &model::Change) -> v1::Change {
         model::ChangeKind::Deleted => v1::change::Kind::Deleted,
     };
     // protobuf strings are UTF-8; what is not is shown with replacement marks.
-    v1::Change { kind: kind.into(), path: from.path.to_string_lossy().into_owned() }
+    v1::Change {
+        kind: kind.into(),
+        path: from.path.to_string_lossy().into_owned(),
+    }
 }
 
 pub(in super::super) fn to_path_stat(from: model::PathStat) -> v1::PathStat {

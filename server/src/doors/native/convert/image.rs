@@ -45,7 +45,10 @@ pub(in super::super) fn from_auth(from: v1::RegistryAuth) -> image::RegistryAuth
 
 pub(in super::super) fn from_image_filters(from: Vec<v1::Filter>) -> Vec<image::Filter> {
     from.into_iter()
-        .map(|filter| image::Filter { key: filter.key, value: filter.value })
+        .map(|filter| image::Filter {
+            key: filter.key,
+            value: filter.value,
+        })
         .collect()
 }
 
@@ -208,7 +211,9 @@ pub(in super::super) fn to_history_entry(from: image::HistoryEntry) -> v1::Histo
     }
 }
 
-pub(in super::super) fn to_remote_manifest(from: image::RemoteManifest) -> v1::RemoteManifestResponse {
+pub(in super::super) fn to_remote_manifest(
+    from: image::RemoteManifest,
+) -> v1::RemoteManifestResponse {
     v1::RemoteManifestResponse {
         descriptor: Some(to_descriptor(from.descriptor)),
         manifest_json: from.manifest_json,
@@ -245,7 +250,9 @@ pub(in super::super) fn from_create_from_tar(
     }
 }
 
-pub(in super::super) fn to_container_usage(from: davit_engine::model::ContainerUsage) -> v1::ContainerUsage {
+pub(in super::super) fn to_container_usage(
+    from: davit_engine::model::ContainerUsage,
+) -> v1::ContainerUsage {
     v1::ContainerUsage {
         id: from.id,
         writable: to_i64(from.writable),

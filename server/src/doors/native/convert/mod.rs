@@ -20,7 +20,10 @@ use tonic::Status;
 
 /// A time as protobuf has it.
 pub(super) fn to_time(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
 }
 
 /// A caller's time; `INVALID_ARGUMENT` outside of what calendars have.

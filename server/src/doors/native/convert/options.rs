@@ -45,7 +45,10 @@ pub(in super::super) fn from_options(from: v1::ContainerOptions) -> options::Con
         oom_kill_disable: from.oom_kill_disable,
         stop_signal: from.stop_signal,
         stop_timeout: from.stop_timeout_set.then_some(from.stop_timeout),
-        restart_policy: from.restart_policy.map(from_restart_policy).unwrap_or_default(),
+        restart_policy: from
+            .restart_policy
+            .map(from_restart_policy)
+            .unwrap_or_default(),
         healthcheck: from.healthcheck.map(from_health_check),
         auto_remove: from.auto_remove,
         runtime: from.runtime,
@@ -161,7 +164,10 @@ pub(in super::super) fn to_options(from: options::ContainerOptions) -> v1::Conta
 pub(in super::super) fn from_resources(from: v1::Resources) -> options::Resources {
     let throttle = |list: Vec<v1::ThrottleDevice>| -> Vec<options::ThrottleDevice> {
         list.into_iter()
-            .map(|device| options::ThrottleDevice { path: device.path, rate: device.rate })
+            .map(|device| options::ThrottleDevice {
+                path: device.path,
+                rate: device.rate,
+            })
             .collect()
     };
     options::Resources {
@@ -183,7 +189,10 @@ pub(in super::super) fn from_resources(from: v1::Resources) -> options::Resource
         blkio_weight_device: from
             .blkio_weight_device
             .into_iter()
-            .map(|device| options::WeightDevice { path: device.path, weight: device.weight })
+            .map(|device| options::WeightDevice {
+                path: device.path,
+                weight: device.weight,
+            })
             .collect(),
         blkio_device_read_bps: throttle(from.blkio_device_read_bps),
         blkio_device_write_bps: throttle(from.blkio_device_write_bps),
@@ -195,7 +204,10 @@ pub(in super::super) fn from_resources(from: v1::Resources) -> options::Resource
 fn to_resources(from: options::Resources) -> v1::Resources {
     let throttle = |list: Vec<options::ThrottleDevice>| -> Vec<v1::ThrottleDevice> {
         list.into_iter()
-            .map(|device| v1::ThrottleDevice { path: device.path, rate: device.rate })
+            .map(|device| v1::ThrottleDevice {
+                path: device.path,
+                rate: device.rate,
+            })
             .collect()
     };
     v1::Resources {
@@ -218,7 +230,10 @@ fn to_resources(from: options::Resources) -> v1::Resources {
         blkio_weight_device: from
             .blkio_weight_device
             .into_iter()
-            .map(|device| v1::WeightDevice { path: device.path, weight: device.weight })
+            .map(|device| v1::WeightDevice {
+                path: device.path,
+                weight: device.weight,
+            })
             .collect(),
         blkio_device_read_bps: throttle(from.blkio_device_read_bps),
         blkio_device_write_bps: throttle(from.blkio_device_write_bps),
@@ -228,11 +243,17 @@ fn to_resources(from: options::Resources) -> v1::Resources {
 }
 
 pub(in super::super) fn from_restart_policy(from: v1::RestartPolicy) -> options::RestartPolicy {
-    options::RestartPolicy { name: from.name, maximum_retry_count: from.maximum_retry_count }
+    options::RestartPolicy {
+        name: from.name,
+        maximum_retry_count: from.maximum_retry_count,
+    }
 }
 
 fn to_restart_policy(from: options::RestartPolicy) -> v1::RestartPolicy {
-    v1::RestartPolicy { name: from.name, maximum_retry_count: from.maximum_retry_count }
+    v1::RestartPolicy {
+        name: from.name,
+        maximum_retry_count: from.maximum_retry_count,
+    }
 }
 
 pub(in super::super) fn from_health_check(from: v1::HealthCheck) -> image_config::HealthCheck {
@@ -258,11 +279,17 @@ pub(in super::super) fn to_health_check(from: image_config::HealthCheck) -> v1::
 }
 
 pub(in super::super) fn from_terminal_size(from: v1::TerminalSize) -> options::TerminalSize {
-    options::TerminalSize { width: from.width, height: from.height }
+    options::TerminalSize {
+        width: from.width,
+        height: from.height,
+    }
 }
 
 fn to_terminal_size(from: options::TerminalSize) -> v1::TerminalSize {
-    v1::TerminalSize { width: from.width, height: from.height }
+    v1::TerminalSize {
+        width: from.width,
+        height: from.height,
+    }
 }
 
 pub(in super::super) fn from_exec_options(from: v1::ExecOptions) -> options::ExecOptions {
@@ -298,7 +325,10 @@ pub(in super::super) fn to_exec_options(from: options::ExecOptions) -> v1::ExecO
 }
 
 fn from_log(from: v1::LogConfig) -> options::LogConfig {
-    options::LogConfig { driver: from.driver, options: from.options.into_iter().collect() }
+    options::LogConfig {
+        driver: from.driver,
+        options: from.options.into_iter().collect(),
+    }
 }
 
 fn from_mount(from: v1::Mount) -> options::Mount {
@@ -362,11 +392,19 @@ fn to_device(from: options::Device) -> v1::Device {
 }
 
 fn from_ulimit(from: v1::Ulimit) -> options::Ulimit {
-    options::Ulimit { name: from.name, soft: from.soft, hard: from.hard }
+    options::Ulimit {
+        name: from.name,
+        soft: from.soft,
+        hard: from.hard,
+    }
 }
 
 fn to_ulimit(from: options::Ulimit) -> v1::Ulimit {
-    v1::Ulimit { name: from.name, soft: from.soft, hard: from.hard }
+    v1::Ulimit {
+        name: from.name,
+        soft: from.soft,
+        hard: from.hard,
+    }
 }
 
 fn from_port(from: v1::PortBinding) -> options::PortBinding {

@@ -48,14 +48,20 @@ pub(in super::super) fn from_attach(from: v1::AttachStart) -> (String, model::At
     (from.container, options)
 }
 
-pub(in super::super) fn from_logs(from: v1::LogsRequest) -> Result<(String, model::LogsRequest), Status> {
+pub(in super::super) fn from_logs(
+    from: v1::LogsRequest,
+) -> Result<(String, model::LogsRequest), Status> {
     let request = model::LogsRequest {
         stdout: from.stdout,
         stderr: from.stderr,
         follow: from.follow,
         since: from.since.map(from_time).transpose()?,
         until: from.until.map(from_time).transpose()?,
-        tail: if from.tail_set { u64::try_from(from.tail).ok() } else { None },
+        tail: if from.tail_set {
+            u64::try_from(from.tail).ok()
+        } else {
+            None
+        },
         after: from.after,
     };
     Ok((from.container, request))
@@ -107,12 +113,19 @@ pub(in super::super) fn to_stats(from: model::Stats) -> v1::StatsResponse {
             failcnt: from.memory.failcnt,
             stats: from.memory.stats.into_iter().collect(),
         }),
-        pids: Some(v1::PidsStats { current: from.pids.current, limit: from.pids.limit }),
+        pids: Some(v1::PidsStats {
+            current: from.pids.current,
+            limit: from.pids.limit,
+        }),
         blkio: Some(v1::BlkioStats {
             service_bytes: blkio(from.blkio.service_bytes),
             serviced: blkio(from.blkio.serviced),
         }),
-        networks: from.networks.into_iter().map(|(name, from)| (name, to_network_stats(&from))).collect(),
+        networks: from
+            .networks
+            .into_iter()
+            .map(|(name, from)| (name, to_network_stats(&from)))
+            .collect(),
         id: from.id,
         name: from.name,
     }
@@ -134,6 +147,10 @@ fn to_network_stats(from: &model::NetworkStats) -> v1::NetworkStats {
 pub(in super::super) fn to_processes(from: model::Processes) -> v1::ProcessesResponse {
     v1::ProcessesResponse {
         titles: from.titles,
-        rows: from.rows.into_iter().map(|columns| v1::ProcessRow { columns }).collect(),
+        rows: from
+            .rows
+            .into_iter()
+            .map(|columns| v1::ProcessRow { columns })
+            .collect(),
     }
 }
