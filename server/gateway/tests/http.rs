@@ -157,7 +157,6 @@ async fn refusals_are_dockerds() {
              upgrade your client to a newer version",
         ),
         ("GET", "/plugins/x/json", 404, "plugin \"x\" not found"),
-        ("GET", "/networks/x", 404, "network x not found"),
         (
             "GET",
             "/services",
@@ -272,19 +271,15 @@ async fn without_davitd_calls_are_unavailable_and_fixed_answers_work() {
     let reply = door.request("GET", "/info").await;
     assert_eq!(reply.status, 503);
     assert!(!reply.message().is_empty());
-    let networks = door.request("GET", "/networks").await;
-    let networks: serde_json::Value = serde_json::from_str(&networks.body).unwrap();
-    assert_eq!(networks[0]["Name"], "host");
+    // Networks are davitd's, so that nothing can be said of them without it.
+    for path in ["/networks", "/networks/host"] {
+        assert_eq!(door.request("GET", path).await.status, 503, "{path}");
+    }
     let prune = door.request("POST", "/build/prune").await;
     assert_eq!(
         prune.body.trim(),
         r#"{"CachesDeleted":[],"SpaceReclaimed":0}"#
     );
-    let filtered = door
-        .request("GET", "/networks?filters={%22name%22:{%22none%22:true}}")
-        .await;
-    let filtered: serde_json::Value = serde_json::from_str(&filtered.body).unwrap();
-    assert_eq!(filtered.as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
