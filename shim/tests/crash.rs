@@ -9,42 +9,30 @@ use std::process::Command;
 
 use rig::{Rig, Setup, deadline, until};
 
-/// Runs a whole life against a shim that dies at `point`; errors are expected from then on.
-async fn live(rig: &Rig) {
-    if rig
-        .client
-        .create(deadline(30), &rig.create_request())
-        .await
-        .is_err()
-    {
-        return;
-    }
-    if rig.start_exec("").await.is_err() || rig.exec("e1", &["true"], false).await.is_err() {
-        return;
-    }
-    if rig.start_exec("e1").await.is_err() {
-        return;
-    }
-    let wait = containerd_shim_protos::api::WaitRequest {
+/// Runs a whole life against a shim that dies at some point: what the first call said that failed.
+async fn live(rig: &Rig) -> Result<(), String> {
+    let said = |what: &'static str| move |error| format!("{what}: {error}");
+    let request = rig.create_request();
+    let create = rig.client.create(deadline(30), &request);
+    create.await.map_err(said("create"))?;
+    rig.start_exec("").await.map_err(said("start"))?;
+    let exec = rig.exec("e1", &["true"], false);
+    exec.await.map_err(said("exec"))?;
+    rig.start_exec("e1").await.map_err(said("start the exec"))?;
+    let mut wait = containerd_shim_protos::api::WaitRequest {
         id: rig.id.clone(),
         exec_id: "e1".into(),
         ..Default::default()
     };
-    if rig.client.wait(deadline(30), &wait).await.is_err() || rig.delete("e1").await.is_err() {
-        return;
-    }
-    if rig.kill("", 9, false).await.is_err() {
-        return;
-    }
-    let wait = containerd_shim_protos::api::WaitRequest {
-        id: rig.id.clone(),
-        ..Default::default()
-    };
-    if rig.client.wait(deadline(30), &wait).await.is_err() {
-        return;
-    }
-    // The last points are in here.
-    let _ = rig.delete("").await;
+    let ended = rig.client.wait(deadline(30), &wait);
+    ended.await.map_err(said("wait for the exec"))?;
+    rig.delete("e1").await.map_err(said("delete the exec"))?;
+    rig.kill("", 9, false).await.map_err(said("kill"))?;
+    wait.exec_id.clear();
+    let ended = rig.client.wait(deadline(30), &wait);
+    ended.await.map_err(said("wait"))?;
+    rig.delete("").await.map_err(said("delete"))?;
+    Ok(())
 }
 
 async fn dies_at(point: &str, record_expected: bool) {
@@ -54,8 +42,11 @@ async fn dies_at(point: &str, record_expected: bool) {
         ..Setup::default()
     };
     let mut rig = Rig::with(&["sleep", "1000"], setup).await;
-    live(&rig).await;
-    until("the shim is dead", || rig.exited()).await;
+    let life = live(&rig).await;
+    until(&format!("the shim to die at {point} ({life:?})"), || {
+        rig.exited()
+    })
+    .await;
     let record =
         fs::read_dir(rig.bundle.join("exits")).is_ok_and(|mut entries| entries.next().is_some());
     assert!(record || !record_expected, "{point}: no exit record");

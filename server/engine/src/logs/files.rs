@@ -26,12 +26,19 @@ pub(super) fn all(path: &Path) -> Vec<PathBuf> {
     }
     for number in 1.. {
         let rotated = rotated(path, number);
-        if !rotated.exists() {
+        if rotated.exists() {
+            found.push(rotated);
+        } else if !is_hole(path, number) {
             break;
         }
-        found.push(rotated);
     }
     found
+}
+
+/// Whether the name `number` that is not there is only free for a moment: a rotation renames from the oldest file
+/// on, so that the one that had the name has the next by now, and the one before is about to get it.
+fn is_hole(path: &Path, number: u32) -> bool {
+    rotated(path, number + 1).exists()
 }
 
 fn rotated(path: &Path, number: u32) -> PathBuf {
@@ -176,8 +183,8 @@ fn open_all(path: &Path) -> io::Result<VecDeque<File>> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Between two renames the newest name is free for a moment.
-                if number > 0 {
+                // Between two renames a name is free for a moment, the newest one too.
+                if number > 0 && !is_hole(path, number) {
                     return Ok(found);
                 }
             }
@@ -474,5 +481,19 @@ mod tests {
         file.write_all(b"\n").unwrap();
         log.write(1);
         assert_eq!(drain(&mut cursor), [1]);
+    }
+
+    #[test]
+    fn a_rotation_that_is_under_way_hides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x-json.log");
+        for (name, number) in [("x-json.log", 4), ("x-json.log.2", 2), ("x-json.log.3", 1)] {
+            std::fs::write(dir.path().join(name), line(number)).unwrap();
+        }
+        // What was .1 is .2 already, and the newest is not .1 yet.
+        assert_eq!(open_all(&path).unwrap().len(), 3);
+        assert_eq!(all(&path).len(), 3);
+        std::fs::rename(&path, dir.path().join("x-json.log.1")).unwrap();
+        assert_eq!(open_all(&path).unwrap().len(), 3);
     }
 }
