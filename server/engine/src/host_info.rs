@@ -49,10 +49,6 @@ impl HostFacts {
                 !*here && lacks
             })
             .map(|(name, _)| format!("WARNING: No {name} limit support"))
-            .chain([
-                "WARNING: No networks other than host and none yet: containers on the default network have a loopback only"
-                    .to_owned(),
-            ])
             .collect()
     }
 
