@@ -32,10 +32,13 @@ pub(crate) struct Rig {
 fn shim() -> PathBuf {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();
     SHIM.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "-q", "-p", "davit-shim"])
-            .status()
-            .unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "-q", "-p", "davit-shim"]);
+        if cfg!(feature = "failpoints") {
+            // The same binary serves the crash tests of other crates.
+            build.args(["--features", "failpoints"]);
+        }
+        let status = build.status().unwrap();
         assert!(status.success(), "the shim does not build");
         let test = std::env::current_exe().unwrap();
         test.parent()
